@@ -1,0 +1,35 @@
+//! The guest's bytes, over rust-vmm's `vm-memory`.
+
+pub use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, MemoryRegionAddress};
+use vellum_pte::{Gfn, PAGE_SIZE};
+
+/// The size of a page as an array length.
+pub const PAGE_BYTES: usize = PAGE_SIZE as usize;
+
+/// One page's content.
+pub type Page = [u8; PAGE_BYTES];
+
+/// Copies the page `gfn` out. The guest may be storing to it meanwhile: the copy may be torn, and
+/// the dirty log says so.
+///
+/// # Errors
+/// The page is not in `memory`.
+pub fn read_page<M: GuestMemory>(
+    memory: &M,
+    gfn: Gfn,
+    into: &mut Page,
+) -> Result<(), vm_memory::GuestMemoryError> {
+    memory.read_slice(into, GuestAddress(gfn.gpa().get()))
+}
+
+/// Copies `page` in, over the page `gfn`.
+///
+/// # Errors
+/// The page is not in `memory`.
+pub fn write_page<M: GuestMemory>(
+    memory: &M,
+    gfn: Gfn,
+    page: &Page,
+) -> Result<(), vm_memory::GuestMemoryError> {
+    memory.write_slice(page, GuestAddress(gfn.gpa().get()))
+}

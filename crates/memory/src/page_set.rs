@@ -1,0 +1,196 @@
+//! Sets of pages, a bitmap a region, sized once so that a round allocates nothing.
+
+use crate::layout::{Layout, Region};
+use alloc::vec::Vec;
+
+/// A set of pages of a guest: one [`RegionSet`] for each region of its [`Layout`], in that order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageSet {
+    regions: Vec<RegionSet>,
+}
+
+/// A set of pages of one region, named by their offset in it.
+///
+/// Two levels: a bit a page, and above it a bit a word, so that visiting a sparse set costs what it
+/// holds and not what it could hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RegionSet {
+    region: Region,
+    words: Vec<u64>,
+    summary: Vec<u64>,
+}
+
+impl PageSet {
+    /// The empty set over `layout`.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Self {
+        Self { regions: layout.regions().iter().copied().map(RegionSet::new).collect() }
+    }
+
+    /// The set of all pages of `layout`.
+    #[must_use]
+    pub fn full(layout: &Layout) -> Self {
+        let mut set = Self::new(layout);
+        for region in &mut set.regions {
+            region.fill();
+        }
+        set
+    }
+
+    /// The regions in the layout's order.
+    #[must_use]
+    pub fn regions(&self) -> &[RegionSet] {
+        &self.regions
+    }
+
+    /// The regions in the layout's order, to be changed.
+    pub fn regions_mut(&mut self) -> &mut [RegionSet] {
+        &mut self.regions
+    }
+
+    /// How many pages are in it.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.regions.iter().map(RegionSet::count).sum()
+    }
+
+    /// Whether no page is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.regions.iter().all(RegionSet::is_empty)
+    }
+
+    /// Takes all pages out.
+    pub fn clear(&mut self) {
+        self.regions.iter_mut().for_each(RegionSet::clear);
+    }
+
+    /// Adds all pages of `other`, which is over the same layout.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.regions.iter_mut().zip(&other.regions) {
+            mine.merge(theirs);
+        }
+    }
+}
+
+impl RegionSet {
+    fn new(region: Region) -> Self {
+        let words = index(region.range.pages().div_ceil(64));
+        Self {
+            region,
+            words: alloc::vec![0; words],
+            summary: alloc::vec![0; words.div_ceil(64)],
+        }
+    }
+
+    /// The region it is about.
+    #[must_use]
+    pub fn region(&self) -> Region {
+        self.region
+    }
+
+    /// Adds the pages `64 * word + i` for each bit `i` of `mask`. What lies past the region's end
+    /// is ignored.
+    pub fn insert_word(&mut self, word: u64, mask: u64) {
+        let word = index(word);
+        let mask = mask & self.valid(word);
+        if mask != 0 {
+            self.words[word] |= mask;
+            self.summary[word / 64] |= 1 << (word % 64);
+        }
+    }
+
+    /// Adds one page. One past the region's end is ignored.
+    pub fn insert(&mut self, page: u64) {
+        self.insert_word(page / 64, 1 << (page % 64));
+    }
+
+    /// Takes one page out.
+    pub fn remove(&mut self, page: u64) {
+        if let Some(word) = self.words.get_mut(index(page / 64)) {
+            *word &= !(1 << (page % 64));
+        }
+    }
+
+    /// Whether `page` is in it.
+    #[must_use]
+    pub fn contains(&self, page: u64) -> bool {
+        self.words.get(index(page / 64)).is_some_and(|word| word >> (page % 64) & 1 != 0)
+    }
+
+    /// How many pages are in it.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.words().map(|(_, mask)| u64::from(mask.count_ones())).sum()
+    }
+
+    /// Whether no page is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words().next().is_none()
+    }
+
+    /// The words that hold pages: their index and content, in order.
+    pub fn words(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.summary.iter().enumerate().flat_map(move |(high, &summary)| {
+            bits(summary).filter_map(move |low| {
+                let word = high as u64 * 64 + low;
+                let mask = self.words[index(word)];
+                (mask != 0).then_some((word, mask))
+            })
+        })
+    }
+
+    /// The pages in order.
+    pub fn pages(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words().flat_map(|(word, mask)| bits(mask).map(move |bit| word * 64 + bit))
+    }
+
+    /// Takes all pages out.
+    pub fn clear(&mut self) {
+        for high in 0..self.summary.len() {
+            let summary = core::mem::take(&mut self.summary[high]);
+            for low in bits(summary) {
+                self.words[high * 64 + index(low)] = 0;
+            }
+        }
+    }
+
+    fn fill(&mut self) {
+        for word in 0..self.words.len() as u64 {
+            self.insert_word(word, u64::MAX);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (word, mask) in other.words() {
+            self.insert_word(word, mask);
+        }
+    }
+
+    /// The bits of `word` that stand for pages of the region.
+    fn valid(&self, word: usize) -> u64 {
+        match self.region.range.pages().saturating_sub(word as u64 * 64) {
+            0 => 0,
+            pages if pages >= 64 => u64::MAX,
+            pages => (1 << pages) - 1,
+        }
+    }
+}
+
+/// The set bits of `mask`, lowest first.
+fn bits(mut mask: u64) -> impl Iterator<Item = u64> {
+    core::iter::from_fn(move || {
+        let bit = (mask != 0).then(|| u64::from(mask.trailing_zeros()))?;
+        mask &= mask - 1;
+        Some(bit)
+    })
+}
+
+/// A page or word number as an index: a region's bitmap fits in memory, so it fits in `usize`.
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+use crate::*;
+use alloc::collections::BTreeSet;
+use alloc::vec;
+use proptest::prelude::*;
+
+fn layout(pages: u64) -> Layout {
+    let range = GfnRange::new(Gfn::new(0x80000), pages).expect("in range");
+    Layout::new(vec![Region { slot: SlotId(0), space: AddressSpace::NORMAL, range }])
+        .expect("one region")
+}
+
+proptest! {
+    #[test]
+    fn a_page_set_agrees_with_a_tree_set(
+        pages in 1u64..10_000,
+        ops in prop::collection::vec((0u64..10_000, any::<bool>()), 0..200),
+    ) {
+        let mut set = PageSet::new(&layout(pages));
+        let mut model = BTreeSet::new();
+        for (page, add) in ops {
+            if add {
+                set.regions_mut()[0].insert(page);
+                if page < pages { model.insert(page); }
+            } else {
+                set.regions_mut()[0].remove(page);
+                model.remove(&page);
+            }
+        }
+        let region = &set.regions()[0];
+        prop_assert_eq!(region.pages().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+        prop_assert_eq!(set.count(), model.len() as u64);
+        prop_assert_eq!(set.is_empty(), model.is_empty());
+        set.clear();
+        prop_assert!(set.is_empty());
+    }
+}
+
+#[test]
+fn a_full_set_ends_with_the_region() {
+    let set = PageSet::full(&layout(67));
+    assert_eq!(set.count(), 67);
+    assert!(set.regions()[0].contains(66));
+    assert!(!set.regions()[0].contains(67));
+}
+
+#[test]
+fn regions_that_share_a_page_are_refused() {
+    let range = |first, pages| GfnRange::new(Gfn::new(first), pages).expect("in range");
+    let region = |slot, range| Region { slot: SlotId(slot), space: AddressSpace::NORMAL, range };
+    let clash = vec![region(0, range(0, 10)), region(1, range(9, 1))];
+    assert_eq!(Layout::new(clash), Err(LayoutError::Overlap { first: 0, second: 1 }));
+    assert_eq!(Layout::new(vec![region(0, range(0, 0))]), Err(LayoutError::Empty(0)));
+    assert!(Layout::new(vec![region(0, range(0, 10)), region(1, range(10, 1))]).is_ok());
+}

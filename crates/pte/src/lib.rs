@@ -1,0 +1,37 @@
+//! Second-stage page-table entries: what an entry *means* and how hardware *spells* it.
+//!
+//! | format | manual | levels | leaf sizes |
+//! |---|---|---|---|
+//! | [`Ept`] | Intel SDM vol. 3C, 29.3 "The Extended Page Table Mechanism" | 4 | 4 KiB, 2 MiB, 1 GiB |
+//! | [`Npt`] | AMD APM vol. 2, 15.25 "Nested Paging" (long-mode tables, APM vol. 2, 5.3) | 4 | 4 KiB, 2 MiB, 1 GiB |
+//!
+//! Formats are types, so several can live in one binary. A format only encodes and decodes; the
+//! law `decode(encode(entry)) == entry` is a property test.
+//!
+//! ```
+//! use vellum_pte::{Ept, Format, Entry, Leaf, Level, Pfn, Write};
+//!
+//! let leaf = Leaf::new(Pfn::new(0x1234), Write::Liftable);
+//! let raw = Ept::encode(Entry::Leaf(leaf), Level::L1);
+//! assert!(!Ept::is_storable(raw));
+//! let opened = Ept::open(raw);
+//! assert!(Ept::is_storable(opened));
+//! assert_eq!(Ept::close(opened), raw);
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod address;
+mod bits;
+mod entry;
+mod ept;
+mod format;
+mod npt;
+#[cfg(test)]
+mod tests;
+
+pub use address::{AddressSpace, Gfn, GfnRange, Gpa, Level, Pfn, SlotId, PAGE_SHIFT, PAGE_SIZE};
+pub use entry::{Entry, Gate, Leaf, Write};
+pub use ept::Ept;
+pub use format::{Format, Raw};
+pub use npt::Npt;
