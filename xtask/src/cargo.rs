@@ -1,0 +1,60 @@
+//! Cargo and other programs, run so that their output is seen as it comes.
+
+use crate::failure::Failure;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+/// The workspace's root.
+pub(crate) fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Where builds go: `CARGO_TARGET_DIR`, or `target`.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// `cargo` with `words`, separated by spaces, in the workspace's root.
+pub(crate) fn cargo(words: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(words.split_whitespace()).current_dir(root());
+    // What cargo told this program about itself is not for the packages that are built next.
+    for name in ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs `command` to its end.
+pub(crate) fn run(mut command: Command) -> Result<(), Failure> {
+    let text = spelt(&command);
+    println!("$ {text}");
+    finish(text, command.stdin(Stdio::null()).status())
+}
+
+/// Whether `program` can be started at all.
+pub(crate) fn starts(program: &str, argument: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn finish(command: String, status: std::io::Result<ExitStatus>) -> Result<(), Failure> {
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::Command { command, status }),
+        Err(error) => Err(Failure::Start { command, error }),
+    }
+}
+
+/// As a person would type it, the variables in front.
+fn spelt(command: &Command) -> String {
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        value.map(|value| format!("{}={:?}", name.to_string_lossy(), value.to_string_lossy()))
+    });
+    let words = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned());
+    variables.chain(words).collect::<Vec<_>>().join(" ")
+}

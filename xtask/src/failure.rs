@@ -1,0 +1,59 @@
+//! Why a step failed.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A command ran and did not succeed.
+    #[error("`{command}` failed ({status})")]
+    Command {
+        /// As a person would type it.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A command could not be started.
+    #[error("`{command}` could not be started: {error}")]
+    Start {
+        /// As a person would type it.
+        command: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// System packages are missing.
+    #[error(
+        "missing: {names}\n  fetch them with `apt-get install --no-install-recommends {names}`, \
+         or let `cargo xtask test --install` do it"
+    )]
+    Packages {
+        /// The packages, as apt names them.
+        names: String,
+    },
+    /// `cargo deny` is missing.
+    #[error(
+        "cargo-deny is missing\n  fetch it with `cargo install --locked cargo-deny`, \
+         or let `cargo xtask test --install` do it"
+    )]
+    NoCargoDeny,
+    /// A file that a step built cannot be read.
+    #[error("{path}: {error}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A file that a step built is no ELF image.
+    #[error("{path}: {error}", path = path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: object::Error,
+    },
+    /// The freestanding program holds what it must not hold.
+    #[error("the freestanding program is not freestanding: {0}")]
+    NotFreestanding(String),
+}

@@ -1,0 +1,113 @@
+//! The proofs.
+
+use crate::cargo::{cargo, run, target};
+use crate::failure::Failure;
+use crate::{deny, freestanding, tool};
+
+/// How many times loom lets one thread be interrupted in one execution. Two finds every break that
+/// the suite knows; three costs ten times as long and is worth an evening after a protocol changed:
+/// `LOOM_MAX_PREEMPTIONS=3 cargo xtask loom`.
+const LOOM_MAX_PREEMPTIONS: &str = "2";
+
+/// One proof, and the name it is run by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+pub(crate) enum Step {
+    /// The source is formatted.
+    Fmt,
+    /// No lint has anything to say, in any target.
+    Clippy,
+    /// Unit, integration and documentation tests of every crate.
+    Units,
+    /// Every backend, held to the naive oracles.
+    Conformance,
+    /// The shipped lock-free functions under every interleaving that loom finds.
+    Loom,
+    /// The library runs where there is no std and no libc.
+    Freestanding,
+    /// Every deliberate bug makes a migration fail its verification.
+    Breaks,
+    /// Either process killed at random moments: no page lost, never two guests.
+    Kill,
+    /// The documentation builds and no link in it is broken.
+    Docs,
+    /// Licences, sources and duplicate versions of what is linked in.
+    Deny,
+}
+
+impl Step {
+    /// All steps, cheapest objections first.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Fmt,
+        Self::Clippy,
+        Self::Deny,
+        Self::Units,
+        Self::Conformance,
+        Self::Loom,
+        Self::Freestanding,
+        Self::Kill,
+        Self::Breaks,
+        Self::Docs,
+    ];
+
+    /// What it is called on the command line.
+    pub(crate) fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// What it proves.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Fmt => "the source is formatted",
+            Self::Clippy => "no lint has anything to say",
+            Self::Units => "unit, integration and documentation tests",
+            Self::Conformance => "every backend, held to the naive oracles",
+            Self::Loom => "the shipped lock-free functions under loom",
+            Self::Freestanding => "the library without std and libc",
+            Self::Breaks => "every deliberate bug is caught",
+            Self::Kill => "processes killed at random moments",
+            Self::Docs => "the documentation builds, links included",
+            Self::Deny => "licences, sources, duplicate versions",
+        }
+    }
+
+    /// Runs it.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Fmt => run(cargo("fmt --all --check")),
+            Self::Clippy => run(cargo("clippy --locked --workspace --all-targets -- -D warnings")),
+            Self::Units => units(),
+            Self::Conformance => run(cargo("test --locked -p vellum-conformance")),
+            Self::Loom => loom(),
+            Self::Freestanding => freestanding::run(),
+            Self::Breaks => breaks(),
+            Self::Kill => run(cargo("test --locked --release -p vellum-cli --test kill")),
+            Self::Docs => docs(),
+            Self::Deny => deny::run(tool::Missing::Name),
+        }
+    }
+}
+
+/// Without the conformance suite: it switches the breaks on, and what is tested here is what ships.
+fn units() -> Result<(), Failure> {
+    run(cargo("test --locked --workspace --exclude vellum-conformance"))
+}
+
+fn breaks() -> Result<(), Failure> {
+    run(cargo("test --locked --release -p vellum-cli --features breaks --test breaks"))
+}
+
+/// In a target folder of its own: `--cfg loom` would rebuild everything at every change of step.
+fn loom() -> Result<(), Failure> {
+    let mut command = cargo("test --locked --release -p vellum-mmu --test loom");
+    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target().join("loom"));
+    if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
+        command.env("LOOM_MAX_PREEMPTIONS", LOOM_MAX_PREEMPTIONS);
+    }
+    run(command)
+}
+
+fn docs() -> Result<(), Failure> {
+    let mut command = cargo("doc --locked --workspace --no-deps");
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    run(command)
+}
