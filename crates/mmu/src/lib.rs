@@ -1,1 +1,113 @@
-//! Placeholder.
+//! Second-stage page tables that track every guest write.
+//!
+//! For hypervisors: `no_std` and `alloc`, no globals, fallible allocation only. The library owns
+//! the tables of one VM ([`Mmu`]) and tells which pages changed; the hypervisor brings frames,
+//! shoot-downs and backing memory ([`Embedder`]) and calls [`Vcpu::fault`] from its exit handler.
+//!
+//! What it supports: memslots, 4 KiB mappings in Intel EPT and AMD NPT format, parallel faults,
+//! a dirty log that is harvested page by page ([`Protect::Pages`]) or with write-protect-all in
+//! O(1) ([`Mmu::write_protect_all`]), and writes that no vCPU makes ([`GuestWriter`]).
+//!
+//! What it promises, under these names throughout its code and docs:
+//!
+//! - **D1 No lost write.** Every byte written before a harvest's shoot-down is in that harvest or a
+//!   later one; once the guest is paused, in that harvest. *Paused*: no vCPU is in an access or a
+//!   fault, no [`GuestWriter`] is under way.
+//! - **D2 No lost harvest.** What could not be delivered is given back by [`Mmu::owe`].
+//! - **W1 Settled above, settled below.** While write-protect-all is on, an entry that points to a
+//!   table is storable only if that table's generation equals its own table's.
+//! - **W2 The set covers.** A storable entry is in its table's writable set, or the vCPU that made
+//!   it storable is still inside its fault.
+//! - **T1 Linked tables are atomic.** No `&mut` to an entry of a linked table.
+//! - **T2 Tables outlive their readers.**
+//! - **F1 A flush is a value**, paid before frames are released.
+//! - **F2 Another's debt is mine.** A shoot-down is skipped only if none is outstanding anywhere.
+//! - **M1 Memory follows use.** Marking dirty never fails and never allocates.
+//!
+//! ```
+//! # #[cfg(not(loom))] {
+//! use std::ptr::NonNull;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//! use vellum_memory::{Layout, PageSet, Region};
+//! use vellum_mmu::*;
+//! use vellum_pte::*;
+//!
+//! /// The least a hypervisor brings: frames from the heap, and memory that starts at 1 GiB.
+//! struct Hypervisor;
+//!
+//! impl Embedder for Hypervisor {
+//!     fn allocate_frame(&self) -> Option<Frame> {
+//!         let table = Box::leak(Box::new([const { AtomicU64::new(0) }; 512]));
+//!         let entries = NonNull::new(table.as_mut_ptr())?;
+//!         // SAFETY: 512 zeroed entries, leaked, and nobody else's.
+//!         Some(unsafe { Frame::from_raw(Pfn::of_address(entries.as_ptr() as u64), entries) })
+//!     }
+//!     fn release_frame(&self, _: Frame) {}
+//!     fn shoot_down(&self, _: Scope) { /* INVEPT on every CPU */ }
+//!     fn has_barrier_all(&self) -> bool { false }
+//!     fn barrier_all(&self) {}
+//!     fn relax(&self) { std::thread::yield_now() }
+//!     fn resolve(&self, _: AddressSpace, gfn: Gfn) -> Option<Backing> {
+//!         let frame = Pfn::new(0x4_0000 + gfn.get());
+//!         Some(Backing { frame, write: BackingWrite::Allowed, largest: Level::L1 })
+//!     }
+//!     fn write(&self, _: AddressSpace, _: Gpa, _: &[u8]) -> Result<(), NoBacking> { Ok(()) }
+//! }
+//!
+//! let mmu = Mmu::<Ept, _>::new(Hypervisor, Config::default())?;
+//! let range = GfnRange::new(Gfn::new(0), 1024).expect("in range");
+//! let (id, space) = (SlotId(0), AddressSpace::NORMAL);
+//! mmu.create_slot(SlotSpec { id, space, range, access: SlotAccess::ReadWrite, log: LogMode::On })?;
+//!
+//! // In the exit handler:
+//! let mut vcpu = mmu.vcpu()?;
+//! assert_eq!(vcpu.fault(space, Gpa::new(0x5678), Access::Write), Outcome::Mapped);
+//!
+//! // Whoever wants to know what changed:
+//! let layout = Layout::new(vec![Region { slot: id, space, range }])?;
+//! let mut round = PageSet::new(&layout);
+//! mmu.take_dirty(id, Protect::Pages, &mut round.regions_mut()[0])?;
+//! assert_eq!(round.regions()[0].pages().collect::<Vec<_>>(), [5]);
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod allocate;
+mod breaks;
+mod counters;
+mod debts;
+mod dirty;
+mod embedder;
+mod fault;
+mod frame;
+mod lock;
+mod log;
+mod mmu;
+mod once_box;
+mod protection;
+mod read_side;
+mod slots;
+mod sync;
+mod table;
+mod vcpu;
+mod vm_context;
+mod writer;
+
+pub use allocate::OutOfMemory;
+pub use breaks::Break;
+#[cfg(feature = "counters")]
+pub use counters::CounterSnapshot;
+pub use counters::Event;
+pub use embedder::{Backing, BackingWrite, Embedder, NoBacking, Scope};
+pub use fault::{Access, Outcome};
+pub use frame::{EntryWord, Frame};
+pub use log::{LogError, Origin, Protect};
+pub use mmu::{Config, Mmu};
+pub use slots::{CreateSlotError, LogMode, NoSlot, SlotAccess, SlotSpec};
+pub use vcpu::Vcpu;
+pub use writer::{GuestWriter, WriteError};

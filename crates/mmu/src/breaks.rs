@@ -1,0 +1,62 @@
+//! Deliberate bugs in the shipped paths: the negative control of every proof.
+//!
+//! Without the feature `breaks` the questions below are constant and the code behind them is gone.
+
+#[cfg(feature = "breaks")]
+use crate::embedder::Embedder;
+
+/// A deliberate bug.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Break {
+    /// A fault marks the page dirty before it makes the leaf storable: a harvest in between takes
+    /// the mark, and the store that follows is in no log.
+    MarkEarly,
+    /// A harvest hands over without its shoot-down: stores go on through stale translations.
+    SkipFlush,
+    /// A harvest loses a bit that it has cleared.
+    DropBit,
+    /// A push-down opens the entry above before it settles the table below.
+    LateSettle,
+    /// A settle takes the writable set out after clearing the entries, and with it those that
+    /// became storable meanwhile.
+    ClearFirst,
+    /// A push-down settles without the child's lock: a slow one closes what a fast one opened.
+    SettleUnlocked,
+    /// A harvest that changed no entry skips its shoot-down although another's is outstanding.
+    IgnoreDebt,
+    /// A slot change does not wait for faults that are under way.
+    FreeEarly,
+    /// A marker that finds its word not empty trusts another to have set the summary.
+    TrustWord,
+}
+
+/// Which bug, if any, this VM has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Breaks {
+    #[cfg(feature = "breaks")]
+    pub(crate) chosen: Option<Break>,
+}
+
+impl Breaks {
+    #[cfg(feature = "breaks")]
+    #[inline]
+    pub(crate) fn has(self, bug: Break) -> bool {
+        self.chosen == Some(bug)
+    }
+
+    #[cfg(not(feature = "breaks"))]
+    #[inline]
+    #[allow(clippy::unused_self)]
+    pub(crate) const fn has(self, _: Break) -> bool {
+        false
+    }
+}
+
+/// Holds a bug's window open for a while, so that it bites without luck.
+#[cfg(feature = "breaks")]
+pub(crate) fn hold_open<E: Embedder>(embedder: &E) {
+    const TURNS: u32 = if cfg!(loom) { 1 } else { 2000 };
+    for _ in 0..TURNS {
+        embedder.relax();
+    }
+}

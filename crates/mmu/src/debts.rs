@@ -1,0 +1,78 @@
+//! Shoot-downs that somebody still has to make.
+
+use crate::breaks::Break;
+use crate::counters::Event;
+use crate::embedder::{Embedder, Scope};
+use crate::frame::Closed;
+use crate::sync::{AtomicUsize, Ordering};
+use crate::vm_context::Context;
+
+/// How many operations of one VM have taken, or may yet take, permissions away without having
+/// shot down.
+#[derive(Debug)]
+pub(crate) struct Debts {
+    outstanding: AtomicUsize,
+}
+
+/// A shoot-down that this operation may have to make: raised before its first entry changes, paid
+/// when it is dropped, with no lock held (F1). It is paid if an entry changed **or another debt is
+/// outstanding**: an entry found read-only says nothing about the TLBs then (F2).
+#[must_use = "dropping it pays it: do so with no lock held and before handing anything over"]
+pub(crate) struct Debt<'a, E: Embedder> {
+    debts: &'a Debts,
+    context: Context<'a, E>,
+    changed: Closed,
+}
+
+impl Debts {
+    pub(crate) fn new() -> Self {
+        Self { outstanding: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn raise<'a, E: Embedder>(&'a self, context: Context<'a, E>) -> Debt<'a, E> {
+        // The raise comes before the release of the entry's compare-exchange, so whoever sees the
+        // entry closed sees this too.
+        self.outstanding.fetch_add(1, Ordering::AcqRel);
+        Debt { debts: self, context, changed: Closed::Before }
+    }
+}
+
+impl<E: Embedder> Debt<'_, E> {
+    /// Notes what became of an entry.
+    #[inline]
+    pub(crate) fn note(&mut self, closed: Closed) {
+        if closed == Closed::Now {
+            self.changed = Closed::Now;
+        }
+    }
+
+    /// Pays whatever was noted.
+    pub(crate) fn pay(mut self) {
+        self.changed = Closed::Now;
+    }
+
+    fn is_owed(&self) -> bool {
+        if self.context.breaks.has(Break::SkipFlush) {
+            return false;
+        }
+        self.changed == Closed::Now || self.another_is_outstanding()
+    }
+
+    /// Read after the last entry was looked at.
+    fn another_is_outstanding(&self) -> bool {
+        // Acquire: pairs with the release below, after the other's shoot-down.
+        !self.context.breaks.has(Break::IgnoreDebt)
+            && self.debts.outstanding.load(Ordering::Acquire) > 1
+    }
+}
+
+impl<E: Embedder> Drop for Debt<'_, E> {
+    fn drop(&mut self) {
+        if self.is_owed() {
+            self.context.count(Event::ShootDown);
+            self.context.embedder.shoot_down(Scope::All);
+        }
+        // Release: the shoot-down lies before.
+        self.debts.outstanding.fetch_sub(1, Ordering::Release);
+    }
+}

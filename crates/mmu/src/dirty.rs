@@ -1,0 +1,185 @@
+//! The dirty set of one memslot.
+//!
+//! Three levels: words (a bit a page), a summary (a bit a word) and a top (a bit a summary word).
+//! The upper two are allocated when logging starts, one bit for 64 pages; words come in chunks
+//! when a page is mapped. **Marking never fails and never allocates** (M1): where a chunk is
+//! absent, the preallocated `whole` bit of a word says that all of its 64 pages are dirty.
+//!
+//! A mark goes up (word, summary, top) and a harvest comes down (top, summary, word), each with a
+//! full barrier between the levels, so that a mark which finds its summary bit set has been, or
+//! will be, found. `docs/ordering.md`, "dirty set".
+
+use crate::allocate::{OutOfMemory, try_box, try_slice};
+use crate::breaks::{Break, Breaks};
+use crate::once_box::OnceBox;
+use crate::sync::{AtomicU64, Ordering, fence_after_rmw};
+use alloc::boxed::Box;
+
+/// Words in a chunk: 512 words are one page of memory and cover 128 MiB of guest.
+#[cfg(not(loom))]
+const CHUNK_WORDS: usize = 512;
+#[cfg(loom)]
+const CHUNK_WORDS: usize = 2;
+
+#[derive(Debug)]
+struct Chunk {
+    words: [AtomicU64; CHUNK_WORDS],
+}
+
+/// Which pages of a slot are dirty.
+#[derive(Debug)]
+pub(crate) struct DirtySet {
+    pages: u64,
+    chunks: Box<[OnceBox<Chunk>]>,
+    whole: Box<[AtomicU64]>,
+    summary: Box<[AtomicU64]>,
+    top: Box<[AtomicU64]>,
+    breaks: Breaks,
+}
+
+impl DirtySet {
+    pub(crate) fn new(pages: u64, breaks: Breaks) -> Result<Self, OutOfMemory> {
+        let words = usize::try_from(pages.div_ceil(64)).map_err(|_| OutOfMemory)?;
+        let level = |length| try_slice(length, || AtomicU64::new(0));
+        Ok(Self {
+            pages,
+            chunks: try_slice(words.div_ceil(CHUNK_WORDS), OnceBox::new)?,
+            whole: level(words.div_ceil(64))?,
+            summary: level(words.div_ceil(64))?,
+            top: level(words.div_ceil(64 * 64))?,
+            breaks,
+        })
+    }
+
+    /// Allocates the words around `page`, if they are not there. Without memory for them the log
+    /// is coarser there, never wrong, so nobody needs to know.
+    pub(crate) fn prepare(&self, page: u64) {
+        let Some(slot) = self.chunks.get(index(page / 64) / CHUNK_WORDS) else { return };
+        if slot.get().is_none() {
+            let chunk = Chunk { words: core::array::from_fn(|_| AtomicU64::new(0)) };
+            // A lost race leaves the faster one's chunk, which is as good.
+            let _ = try_box(chunk).map(|chunk| slot.set(chunk).is_ok());
+        }
+    }
+
+    /// Marks one page. Pages past the end are none.
+    #[inline]
+    pub(crate) fn mark(&self, page: u64) {
+        if page < self.pages {
+            self.mark_word(index(page / 64), 1 << (page % 64));
+        }
+    }
+
+    /// Marks the pages of `mask` in `word`, which is in range.
+    #[inline]
+    pub(crate) fn mark_word(&self, word: usize, mask: u64) {
+        let before = match self.word(word) {
+            // Release: the entry that was opened and the set it was added to are seen by the
+            // harvest that takes this bit.
+            Some(cell) => cell.fetch_or(mask, Ordering::AcqRel),
+            None => self.whole[word / 64].fetch_or(bit(word), Ordering::AcqRel),
+        };
+        if self.breaks.has(Break::TrustWord) && before != 0 {
+            return;
+        }
+        self.raise(word);
+    }
+
+    /// Makes a marked word findable.
+    #[inline]
+    fn raise(&self, word: usize) {
+        fence_after_rmw();
+        set_if_clear(&self.summary[word / 64], bit(word));
+        set_if_clear(&self.top[word / 64 / 64], bit(word / 64));
+    }
+
+    /// Takes all marks out. `taken` gets a word's index and mask, in no particular order of time.
+    pub(crate) fn take(&self, mut taken: impl FnMut(usize, u64)) {
+        for (high, top) in self.top.iter().enumerate() {
+            for middle in take_bits(top) {
+                self.take_summary(high * 64 + middle, &mut taken);
+            }
+        }
+    }
+
+    fn take_summary(&self, middle: usize, taken: &mut impl FnMut(usize, u64)) {
+        for low in take_bits(&self.summary[middle]) {
+            let word = middle * 64 + low;
+            let mask = self.take_word(word) & self.valid(word);
+            if mask != 0 {
+                taken(word, mask);
+            }
+        }
+    }
+
+    fn take_word(&self, word: usize) -> u64 {
+        let whole = &self.whole[word / 64];
+        let all = whole.load(Ordering::Acquire) & bit(word) != 0
+            && whole.fetch_and(!bit(word), Ordering::AcqRel) & bit(word) != 0;
+        // Acquire: pairs with the mark's release.
+        let mask = self.word(word).map_or(0, |cell| cell.swap(0, Ordering::AcqRel));
+        if all { u64::MAX } else { mask }
+    }
+
+    #[inline]
+    fn word(&self, word: usize) -> Option<&AtomicU64> {
+        let chunk = self.chunks[word / CHUNK_WORDS].get()?;
+        Some(&chunk.words[word % CHUNK_WORDS])
+    }
+
+    /// The bits of `word` that stand for pages.
+    fn valid(&self, word: usize) -> u64 {
+        match self.pages - word as u64 * 64 {
+            pages if pages >= 64 => u64::MAX,
+            pages => (1 << pages) - 1,
+        }
+    }
+
+    /// How many pages it is about.
+    pub(crate) const fn pages(&self) -> u64 {
+        self.pages
+    }
+}
+
+/// Sets `bit`, unless it is set: its cache line then stays shared.
+#[inline]
+fn set_if_clear(cell: &AtomicU64, bit: u64) {
+    // Acquire: whoever set it did so after a harvest took it last, and then the next level is
+    // read as that harvest left it, or newer.
+    if cell.load(Ordering::Acquire) & bit == 0 {
+        cell.fetch_or(bit, Ordering::AcqRel);
+        fence_after_rmw();
+    }
+}
+
+/// Takes all bits out of `cell`; the words they stand for are read after a full barrier.
+fn take_bits(cell: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
+    let taken = match cell.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => cell.swap(0, Ordering::AcqRel),
+    };
+    fence_after_rmw();
+    bits(taken)
+}
+
+/// The set bits of `mask`, lowest first.
+pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = usize> + use<> {
+    core::iter::from_fn(move || {
+        let bit = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(bit)
+    })
+}
+
+const fn bit(index: usize) -> u64 {
+    1 << (index % 64)
+}
+
+/// A word number as an index. Slots are small enough: `new` has checked.
+#[allow(clippy::cast_possible_truncation)]
+const fn index(number: u64) -> usize {
+    number as usize
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,145 @@
+//! Table frames: the one place where the library touches a hardware table.
+#![allow(unsafe_code)]
+
+use crate::sync::{AtomicU64, Ordering};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use vellum_pte::{Format, Pfn, Raw};
+
+/// One entry of a hardware table, as memory. An `AtomicU64` (loom's own under loom).
+pub type EntryWord = AtomicU64;
+
+/// A frame for one hardware table, on loan from the embedder.
+#[derive(Debug)]
+pub struct Frame {
+    pfn: Pfn,
+    entries: NonNull<EntryWord>,
+}
+
+// SAFETY: it owns its memory, and all access to it is atomic (T1).
+unsafe impl Send for Frame {}
+// SAFETY: as above.
+unsafe impl Sync for Frame {}
+
+impl Frame {
+    /// A frame that hardware knows as `pfn` and the library reaches at `entries`.
+    ///
+    /// # Safety
+    /// `entries` points to as many entries as the format's tables have (512 for EPT and NPT),
+    /// all zero and aligned to the table's size. Until the frame is released, they stay valid,
+    /// and only hardware walking the table and the library access them.
+    #[must_use]
+    pub const unsafe fn from_raw(pfn: Pfn, entries: NonNull<EntryWord>) -> Self {
+        Self { pfn, entries }
+    }
+
+    /// Its host frame number, for the entry above it.
+    #[must_use]
+    pub const fn pfn(&self) -> Pfn {
+        self.pfn
+    }
+
+    /// Where its entries are: what was given to [`from_raw`](Self::from_raw).
+    #[must_use]
+    pub const fn entries(&self) -> NonNull<EntryWord> {
+        self.entries
+    }
+}
+
+/// A frame read and written as a table of format `F`. Hardware may be walking it at any time, so
+/// there is no `&mut` to an entry (T1).
+#[derive(Debug)]
+pub(crate) struct TableFrame<F> {
+    frame: Frame,
+    format: PhantomData<F>,
+}
+
+impl<F: Format> TableFrame<F> {
+    pub(crate) const ENTRIES: usize = 1 << F::INDEX_BITS;
+
+    pub(crate) const fn new(frame: Frame) -> Self {
+        Self { frame, format: PhantomData }
+    }
+
+    pub(crate) const fn pfn(&self) -> Pfn {
+        self.frame.pfn
+    }
+
+    pub(crate) fn into_frame(self) -> Frame {
+        self.frame
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self, index: usize) -> EntryCell<'_> {
+        assert!(index < Self::ENTRIES, "an index has INDEX_BITS bits");
+        // SAFETY: below ENTRIES, so inside the frame, by the promise of `from_raw`.
+        let word = unsafe { self.frame.entries.add(index) };
+        // SAFETY: valid until the frame is released, which takes `self` (F1); shared and atomic
+        // access only (T1).
+        EntryCell(unsafe { word.as_ref() })
+    }
+}
+
+/// One entry of a linked table. Names the memory orderings; `docs/ordering.md` has the partners.
+#[derive(Clone, Copy)]
+pub(crate) struct EntryCell<'a>(&'a EntryWord);
+
+impl EntryCell<'_> {
+    /// Acquire: what was done before the entry was written is seen (a table behind it is zeroed,
+    /// a debt behind a cleared W is counted).
+    #[inline]
+    pub(crate) fn load(self) -> Raw {
+        Raw(self.0.load(Ordering::Acquire))
+    }
+
+    /// Acquire and release, whole value: hardware's A and D bits are never overwritten (T1).
+    #[inline]
+    pub(crate) fn compare_exchange(self, current: Raw, new: Raw) -> Result<(), Raw> {
+        self.0
+            .compare_exchange(current.0, new.0, Ordering::AcqRel, Ordering::Acquire)
+            .map(drop)
+            .map_err(Raw)
+    }
+
+    /// Writes an entry that was absent, under the table's lock. Release: what it points to is
+    /// ready.
+    #[inline]
+    pub(crate) fn publish(self, new: Raw) {
+        self.0.store(new.0, Ordering::Release);
+    }
+
+    /// Makes the entry absent, whatever hardware does to it meanwhile.
+    pub(crate) fn clear(self) -> Raw {
+        Raw(self.0.swap(Raw::ABSENT.0, Ordering::AcqRel))
+    }
+
+    /// Takes storability away. Says whether there was any.
+    #[inline]
+    pub(crate) fn close<F: Format>(self) -> Closed {
+        let mut raw = self.load();
+        while F::is_storable(raw) {
+            match self.compare_exchange(raw, F::close(raw)) {
+                Ok(()) => return Closed::Now,
+                Err(newer) => raw = newer,
+            }
+        }
+        Closed::Before
+    }
+
+    /// Gives storability to an entry that points to a table, under the table's lock.
+    pub(crate) fn open<F: Format>(self) {
+        let mut raw = self.load();
+        while let Err(newer) = self.compare_exchange(raw, F::open(raw)) {
+            raw = newer;
+        }
+    }
+}
+
+/// What [`EntryCell::close`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Closed {
+    /// It was storable until now: some TLB may hold it so.
+    Now,
+    /// It was not storable. Some TLB may hold it so all the same, if a debt is outstanding (F2).
+    Before,
+}

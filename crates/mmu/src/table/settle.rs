@@ -1,0 +1,109 @@
+//! Settle and push down: the two halves of write-protect-all.
+
+use super::{Locked, Table};
+use crate::breaks::Break;
+use crate::counters::Event;
+use crate::embedder::Embedder;
+use crate::frame::Closed;
+use crate::lock::SpinGuard;
+use crate::vm_context::Context;
+use vellum_pte::Format;
+
+impl<F: Format> Table<F> {
+    /// Settles the table for `generation`: after it no entry is storable, but for those that a
+    /// fault is opening right now. **The set comes out first, then the entries are closed, then
+    /// the table is stamped**; the guard says that settles and push-downs exclude each other.
+    pub(crate) fn settle<E: Embedder>(
+        &self,
+        locked: &mut SpinGuard<'_, Locked>,
+        generation: u64,
+        context: Context<'_, E>,
+    ) {
+        self.close_storable(context);
+        locked.generation = generation;
+        context.count(Event::Settled);
+    }
+
+    fn close_storable<E: Embedder>(&self, context: Context<'_, E>) {
+        if context.breaks.has(Break::ClearFirst) {
+            return self.close_then_forget(context);
+        }
+        for index in self.writable.take() {
+            self.close_entry(index, context);
+        }
+    }
+
+    /// The deliberate bug [`Break::ClearFirst`].
+    #[cold]
+    fn close_then_forget<E: Embedder>(&self, context: Context<'_, E>) {
+        for index in self.writable.iter() {
+            self.close_entry(index, context);
+        }
+        self.writable.take().for_each(drop);
+    }
+
+    /// Takes storability from one entry.
+    pub(crate) fn close_entry<E: Embedder>(&self, index: usize, context: Context<'_, E>) -> Closed {
+        let closed = self.entry(index).close::<F>();
+        if closed == Closed::Now {
+            context.count(Event::Closed);
+        }
+        closed
+    }
+
+    /// Lets stores through entry `index`, which points to `child`, after settling `child` for this
+    /// table's own generation (W1: settled above, settled below).
+    ///
+    /// No shoot-down: a stale writable translation would need a writable path to have been walked
+    /// since the root's shoot-down, and there was none
+    /// ([`Format::CACHED_ENTRIES_CARRY_PERMISSIONS`]).
+    #[cold]
+    pub(crate) fn push_down<E: Embedder>(
+        &self,
+        index: usize,
+        child: &Self,
+        context: Context<'_, E>,
+    ) {
+        const { assert!(F::CACHED_ENTRIES_CARRY_PERMISSIONS) };
+        if context.breaks.has(Break::SettleUnlocked) {
+            return self.push_down_unlocked(index, child, context);
+        }
+        let parent = self.lock(context);
+        if F::is_storable(self.entry(index).load()) {
+            return;
+        }
+        if context.breaks.has(Break::LateSettle) {
+            self.open_table(index);
+            context.hold_open();
+        }
+        child.catch_up(parent.generation, context);
+        self.open_table(index);
+    }
+
+    /// The deliberate bug [`Break::SettleUnlocked`].
+    #[cold]
+    fn push_down_unlocked<E: Embedder>(&self, index: usize, child: &Self, context: Context<'_, E>) {
+        let generation = self.lock(context).generation;
+        let stale = child.lock(context).generation != generation;
+        if stale {
+            child.close_storable(context);
+            child.lock(context).generation = generation;
+        }
+        self.open_table(index);
+    }
+
+    /// Settles this table if it is not at `generation`, that of the table above, whose lock is
+    /// held.
+    fn catch_up<E: Embedder>(&self, generation: u64, context: Context<'_, E>) {
+        let mut locked = self.lock(context);
+        if locked.generation != generation {
+            self.settle(&mut locked, generation, context);
+        }
+    }
+
+    /// Makes an entry that points to a table storable; its own table's lock is held.
+    pub(super) fn open_table(&self, index: usize) {
+        self.entry(index).open::<F>();
+        self.writable.insert(index);
+    }
+}

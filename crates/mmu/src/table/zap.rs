@@ -1,0 +1,68 @@
+//! Taking mappings away, while faults are kept out.
+
+use super::Table;
+use crate::embedder::Embedder;
+use alloc::boxed::Box;
+use vellum_pte::{Format, GfnRange, Level};
+
+/// Tables that were unlinked and still have their frames: hardware may be walking them until the
+/// shoot-down. A list through the tables themselves, so that it needs no memory.
+#[derive(Debug)]
+#[must_use = "frames go back after the shoot-down, by `release`"]
+pub(crate) struct Graveyard<F> {
+    first: Option<Box<Table<F>>>,
+}
+
+impl<F: Format> Graveyard<F> {
+    pub(crate) const fn new() -> Self {
+        Self { first: None }
+    }
+
+    fn bury(&mut self, mut table: Box<Table<F>>) {
+        table.next = self.first.take();
+        self.first = Some(table);
+    }
+
+    /// Gives all frames back. The shoot-down has been made (F1).
+    pub(crate) fn release<E: Embedder>(mut self, embedder: &E) {
+        while let Some(mut table) = self.first.take() {
+            self.first = table.next.take();
+            for child in table.children.iter_mut().filter_map(crate::once_box::OnceBox::take) {
+                self.bury(child);
+            }
+            embedder.release_frame(table.into_frame());
+        }
+    }
+}
+
+impl<F: Format> Table<F> {
+    /// Unmaps `range` and unlinks the tables that have nothing else. `&mut` says that faults are
+    /// kept out and that entries change only by hardware.
+    pub(crate) fn zap(&mut self, range: GfnRange, graveyard: &mut Graveyard<F>) {
+        for index in self.span(range) {
+            if self.level == Level::L1 || self.is_inside(index, range) {
+                self.entry(index).clear();
+                if let Some(child) = self.take_child(index) {
+                    graveyard.bury(child);
+                }
+            } else if let Some(child) = self.children[index].get_mut() {
+                child.zap(range, graveyard);
+            }
+        }
+    }
+
+    /// Whether all pages of entry `index` are in `range`.
+    fn is_inside(&self, index: usize, range: GfnRange) -> bool {
+        let first = self.base_of(index);
+        first >= range.first() && first.get() + self.pages_an_entry() <= range.end().get()
+    }
+
+    fn take_child(&mut self, index: usize) -> Option<Box<Self>> {
+        self.children.get_mut(index)?.take()
+    }
+
+    /// Everything at once, for a VM that goes away: no hardware walks it any more.
+    pub(crate) fn bury(self: Box<Self>) -> Graveyard<F> {
+        Graveyard { first: Some(self) }
+    }
+}

@@ -1,0 +1,50 @@
+//! The handle of whoever drives a vCPU.
+
+use crate::counters::Event;
+use crate::embedder::Embedder;
+use crate::fault::{Access, Fault, Outcome};
+use crate::mmu::Mmu;
+use crate::read_side::Seat;
+use crate::vm_context::Context;
+use core::cell::Cell;
+use core::marker::PhantomData;
+use vellum_pte::{AddressSpace, Format, Gpa};
+
+/// One vCPU's way into the library. It may move between threads, but is used by one at a time:
+/// it is `Send` and not `Sync`.
+pub struct Vcpu<'m, F: Format, E: Embedder> {
+    mmu: &'m Mmu<F, E>,
+    seat: &'m Seat,
+    one_at_a_time: PhantomData<Cell<()>>,
+}
+
+impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
+    pub(crate) const fn new(mmu: &'m Mmu<F, E>, seat: &'m Seat) -> Self {
+        Self { mmu, seat, one_at_a_time: PhantomData }
+    }
+
+    /// Handles a second-stage fault at `gpa`: looks the page up, maps it or opens it, and logs a
+    /// write. Takes no lock, unless a table has to be made or write-protect-all to be pushed down.
+    #[inline]
+    pub fn fault(&mut self, space: AddressSpace, gpa: Gpa, access: Access) -> Outcome {
+        let mmu = self.mmu;
+        let state = mmu.read_side.enter(self.seat, &mmu.embedder);
+        let context =
+            Context { embedder: &mmu.embedder, tally: &self.seat.tally, breaks: mmu.breaks };
+        context.count(Event::Fault);
+        let fault =
+            Fault { state: &state, protection: &mmu.protection, context, space, gfn: gpa.gfn(), access };
+        let outcome = fault.handle();
+        drop(state);
+        if matches!(outcome, Outcome::Mapped | Outcome::Spurious) {
+            mmu.embedder.flush_local(gpa);
+        }
+        outcome
+    }
+}
+
+impl<F: Format, E: Embedder> Drop for Vcpu<'_, F, E> {
+    fn drop(&mut self) {
+        self.seat.vacate();
+    }
+}

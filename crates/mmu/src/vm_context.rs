@@ -1,0 +1,34 @@
+//! What an operation carries along: the embedder, where to count, and which bug is planted.
+
+use crate::breaks::Breaks;
+use crate::counters::{Event, Tally};
+use crate::embedder::Embedder;
+
+/// Borrowed by every operation that changes an entry.
+pub(crate) struct Context<'a, E> {
+    pub(crate) embedder: &'a E,
+    pub(crate) tally: &'a Tally,
+    pub(crate) breaks: Breaks,
+}
+
+impl<E> Clone for Context<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Context<'_, E> {}
+
+impl<E: Embedder> Context<'_, E> {
+    #[inline]
+    pub(crate) fn count(self, event: Event) {
+        self.tally.count(event);
+    }
+
+    /// Lets a planted bug's window stand open; nothing in a shipped build.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn hold_open(self) {
+        #[cfg(feature = "breaks")]
+        crate::breaks::hold_open(self.embedder);
+    }
+}
