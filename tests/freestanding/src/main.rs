@@ -6,16 +6,17 @@
 #![no_main]
 #![deny(unsafe_code)]
 
+extern crate alloc;
+
 mod hypervisor;
 mod runtime;
 
 use hypervisor::Bare;
-use vellum_mmu::{
-    Access, Config, DirtyPages, LogMode, Mmu, Outcome, Protect, SlotAccess, SlotSpec, Vcpu,
-};
+use vellum_memory::{Layout, PageSet, Region};
+use vellum_mmu::{Access, Config, LogMode, Mmu, Outcome, Protect, SlotAccess, SlotSpec, Vcpu};
 use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, SlotId};
 
-const SLOT: SlotId = SlotId::new(0);
+const SLOT: SlotId = SlotId(0);
 const SPACE: AddressSpace = AddressSpace::NORMAL;
 const PAGE: Gpa = Gpa::new(0x3000);
 
@@ -30,30 +31,30 @@ fn main() -> i32 {
 }
 
 fn track() -> Result<(), Step> {
-    let mmu: Mmu<Ept, Bare> = Mmu::new(Bare, Config::default()).map_err(|_| Step(1))?;
-    mmu.create_slot(slot()).map_err(|_| Step(2))?;
-    let mut vcpu = mmu.vcpu().map_err(|_| Step(3))?;
-    write(&mut vcpu, Step(4))?;
-    mmu.start_log(SLOT).map_err(|_| Step(5))?;
-    write(&mut vcpu, Step(6))?;
-    expect_dirty(&mmu, Protect::Pages, Step(7))?;
-    write(&mut vcpu, Step(8))?;
-    mmu.write_protect_all();
+    let range = GfnRange::new(Gfn::new(0), 64).ok_or(Step(1))?;
+    let layout = layout(range).ok_or(Step(1))?;
+    let mmu: Mmu<Ept, Bare> = Mmu::new(Bare, Config::default()).map_err(|_| Step(2))?;
+    mmu.create_slot(slot(range)).map_err(|_| Step(3))?;
+    let mut vcpu = mmu.vcpu().map_err(|_| Step(4))?;
+    write(&mut vcpu, Step(5))?;
+    mmu.start_log(SLOT).map_err(|_| Step(6))?;
+    write(&mut vcpu, Step(7))?;
+    expect_dirty(&mmu, &layout, Protect::Pages, Step(8))?;
     write(&mut vcpu, Step(9))?;
-    expect_dirty(&mmu, Protect::Nothing, Step(10))
+    mmu.write_protect_all();
+    write(&mut vcpu, Step(10))?;
+    expect_dirty(&mmu, &layout, Protect::Nothing, Step(11))
 }
 
-fn slot() -> SlotSpec {
-    SlotSpec {
-        id: SLOT,
-        space: SPACE,
-        range: GfnRange::new(Gfn::new(0), 64),
-        access: SlotAccess::ReadWrite,
-        log: LogMode::Off,
-    }
+fn layout(range: GfnRange) -> Option<Layout> {
+    Layout::new(alloc::vec![Region { slot: SLOT, space: SPACE, range }]).ok()
 }
 
-/// A vCPU without translations to go stale: each write walks, and the first walk must fault.
+fn slot(range: GfnRange) -> SlotSpec {
+    SlotSpec { id: SLOT, space: SPACE, range, access: SlotAccess::ReadWrite, log: LogMode::Off }
+}
+
+/// A vCPU without translations to go stale: each of these writes walks, and must fault.
 fn write(vcpu: &mut Vcpu<'_, Ept, Bare>, step: Step) -> Result<(), Step> {
     match vcpu.fault(SPACE, PAGE, Access::Write) {
         Outcome::Mapped => Ok(()),
@@ -61,14 +62,15 @@ fn write(vcpu: &mut Vcpu<'_, Ept, Bare>, step: Step) -> Result<(), Step> {
     }
 }
 
-fn expect_dirty(mmu: &Mmu<Ept, Bare>, protect: Protect, step: Step) -> Result<(), Step> {
-    let mut pages = DirtyPages::default();
-    if mmu.take_dirty(SLOT, protect, &mut pages).is_err() {
-        return Err(step);
-    }
-    let mut words = pages.words();
-    match (words.next(), words.next()) {
-        (Some((0, mask)), None) if mask == 1 << PAGE.gfn().get() => Ok(()),
-        _ => Err(step),
-    }
+/// The page, and no other, was written since the last time.
+fn expect_dirty(
+    mmu: &Mmu<Ept, Bare>,
+    layout: &Layout,
+    protect: Protect,
+    step: Step,
+) -> Result<(), Step> {
+    let mut round = PageSet::new(layout);
+    let taken = mmu.take_dirty(SLOT, protect, &mut round.regions_mut()[0]);
+    let only = round.count() == 1 && round.regions()[0].contains(PAGE.gfn().get());
+    if taken.is_ok() && only { Ok(()) } else { Err(step) }
 }
