@@ -40,6 +40,9 @@ pub enum BusError {
     /// No frame for a page table could be had: the guest may go on later.
     #[error("no memory for page tables while accessing {0}")]
     OutOfMemory(Gpa),
+    /// The page tables hold an entry that no correct software writes. Hardware stops the machine.
+    #[error("the page tables are misconfigured at {0}")]
+    Misconfigured(Gpa),
 }
 
 /// Guest memory as one hart sees it. Values are zero-extended, little-endian.

@@ -1,0 +1,76 @@
+//! What the software machine brings as the library's embedder.
+
+use crate::frames::{self, Frames};
+use crate::port::Hub;
+use crate::ram::Ram;
+use crate::rseq::membarrier;
+use vellum_memory::guest::{Bytes, GuestAddress};
+use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, NoBacking, Scope};
+use vellum_pte::{AddressSpace, Gfn, Gpa, Level};
+
+/// RAM, frames and shoot-down of one board.
+#[derive(Debug)]
+pub struct BoardEmbedder {
+    ram: Ram,
+    frames: Frames,
+    hub: Hub,
+}
+
+impl BoardEmbedder {
+    pub(crate) fn new(ram: Ram, frames: Frames, hub: Hub) -> Self {
+        Self { ram, frames, hub }
+    }
+
+    /// The table frames, for tests that count them or let them run out.
+    #[must_use]
+    pub fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    pub(crate) fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+}
+
+impl Embedder for BoardEmbedder {
+    fn allocate_frame(&self) -> Option<Frame> {
+        let frame = self.frames.allocate(&self.hub)?;
+        frames::for_tables(frame)
+    }
+
+    fn release_frame(&self, frame: Frame) {
+        self.frames.release(frame.pfn(), &self.hub);
+    }
+
+    fn shoot_down(&self, _scope: Scope) {
+        self.hub.shoot_down();
+    }
+
+    fn has_barrier_all(&self) -> bool {
+        *membarrier::BARRIERS
+    }
+
+    fn barrier_all(&self) {
+        membarrier::barrier();
+    }
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+
+    /// RAM alone is here; the memslots say what of it a space shows. 4 KiB, since the library maps
+    /// nothing larger so far and hosts back RAM by such pages.
+    fn resolve(&self, _space: AddressSpace, gfn: Gfn) -> Option<Backing> {
+        let frame = self.ram.frame(gfn)?;
+        Some(Backing { frame, write: BackingWrite::Allowed, largest: Level::L1 })
+    }
+
+    fn write(&self, _space: AddressSpace, gpa: Gpa, bytes: &[u8]) -> Result<(), NoBacking> {
+        let at = GuestAddress(gpa.get());
+        self.ram.memory().write_slice(bytes, at).map_err(|_| NoBacking)
+    }
+}

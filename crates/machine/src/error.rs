@@ -1,0 +1,47 @@
+//! Why a machine could not be built.
+
+use crate::port::ShootDown;
+use vellum_memory::LayoutError;
+use vellum_pte::GfnRange;
+
+/// Why guest RAM could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RamError {
+    /// The region is larger than this host can address.
+    #[error("a region of {} pages is larger than this host can address", .0.pages())]
+    TooLarge(GfnRange),
+    /// The host gives no memory for the region.
+    #[error("no memory for a region of {} pages at frame {}", .range.pages(), .range.first())]
+    Refused {
+        /// The region.
+        range: GfnRange,
+        /// What the host said.
+        source: vm_memory::mmap::MmapRegionError,
+    },
+    /// Two regions cover the same page without being the same.
+    #[error("regions share pages: {0}")]
+    Overlap(#[from] vm_memory::GuestRegionCollectionError),
+    /// The region does not end inside the address space.
+    #[error("a region at frame {} ends past the last address", .0.first())]
+    PastTheEnd(GfnRange),
+}
+
+/// Why a board could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// The regions are no layout.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// No guest RAM.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// This host cannot do the shoot-down that was asked for.
+    #[error("this host does not offer the shoot-down {0:?}")]
+    ShootDown(ShootDown),
+    /// The library found no memory for its tables.
+    #[error("no memory for the second-stage tables")]
+    OutOfMemory,
+    /// A memslot could not be created.
+    #[error(transparent)]
+    Slot(#[from] vellum_mmu::CreateSlotError),
+}

@@ -1,0 +1,190 @@
+//! The provider of zeroed frames for second-stage tables.
+//!
+//! A frame that the library gives back is hidden from every walk that begins after the shoot-down
+//! (its promise). A walk that began before and was preempted may still read the frame, and set A
+//! and D in it by compare-exchange. So a frame waits in a **quarantine** until every such walk is
+//! over ([`Walks`]), and nobody waits for it.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use vellum_mmu::Frame;
+use vellum_pte::{PAGE_SIZE, Pfn};
+use vm_memory::MmapRegion;
+
+/// How many frames the arena grows by. Untouched ones cost nothing.
+const CHUNK_FRAMES: u64 = 1024;
+const PAGE_BYTES: usize = PAGE_SIZE as usize;
+/// 64-bit entries in a frame.
+const ENTRIES: usize = PAGE_BYTES / 8;
+
+/// What the quarantine needs to know of the walks under way.
+pub(crate) trait Walks {
+    /// The epoch now: a walk that begins from now on is of this epoch or a later one.
+    fn now(&self) -> u64;
+
+    /// No walk under way is of an epoch before this.
+    fn oldest(&self) -> u64;
+}
+
+/// Zeroed frames, without limit unless told otherwise.
+#[derive(Debug, Default)]
+pub struct Frames {
+    arena: Mutex<Arena>,
+}
+
+#[derive(Debug, Default)]
+struct Arena {
+    chunks: Vec<MmapRegion>,
+    /// How many frames of the last chunk were handed out.
+    used: u64,
+    free: Vec<Pfn>,
+    /// Frames and the epoch whose walks may not find them any more, oldest first.
+    quarantine: VecDeque<(u64, Pfn)>,
+    live: u64,
+    limit: Option<u64>,
+    /// How many allocations still succeed before one fails.
+    until_failure: Option<u64>,
+}
+
+impl Frames {
+    pub(crate) fn new(limit: Option<u64>) -> Self {
+        Self { arena: Mutex::new(Arena { limit, ..Arena::default() }) }
+    }
+
+    /// How many frames are handed out.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        self.arena().live
+    }
+
+    /// How many frames wait for walks to end.
+    #[must_use]
+    pub fn quarantined(&self) -> usize {
+        self.arena().quarantine.len()
+    }
+
+    /// From now on at most `limit` frames are handed out at a time.
+    pub fn set_limit(&self, limit: Option<u64>) {
+        self.arena().limit = limit;
+    }
+
+    /// Lets `successes` more allocations succeed and the next one fail, once; `None` calls it off.
+    pub fn fail_after(&self, successes: Option<u64>) {
+        self.arena().until_failure = successes;
+    }
+
+    /// Whether a failure asked for by [`fail_after`](Self::fail_after) is still to come.
+    #[must_use]
+    pub fn failure_pending(&self) -> bool {
+        self.arena().until_failure.is_some()
+    }
+
+    /// A zeroed frame that nobody else holds.
+    pub(crate) fn allocate(&self, walks: &impl Walks) -> Option<Pfn> {
+        let mut arena = self.arena();
+        if arena.must_fail() {
+            return None;
+        }
+        if arena.free.is_empty() {
+            arena.end_quarantine(walks.oldest());
+        }
+        let frame = match arena.free.pop() {
+            Some(frame) => zeroed(frame),
+            None => arena.fresh()?,
+        };
+        arena.live += 1;
+        Some(frame)
+    }
+
+    /// Takes back a frame that no walk beginning from now on can find.
+    pub(crate) fn release(&self, frame: Pfn, walks: &impl Walks) {
+        let mut arena = self.arena();
+        arena.live -= 1;
+        // Read under the lock, so that the queue is in the order of its epochs.
+        let hidden_from = walks.now();
+        arena.quarantine.push_back((hidden_from, frame));
+    }
+
+    fn arena(&self) -> MutexGuard<'_, Arena> {
+        // The arena is whole between any two of its statements that can panic (none can).
+        self.arena.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Arena {
+    fn must_fail(&mut self) -> bool {
+        if self.limit.is_some_and(|limit| self.live >= limit) {
+            return true;
+        }
+        let fails = self.until_failure == Some(0);
+        self.until_failure = if fails { None } else { self.until_failure.map(|left| left - 1) };
+        fails
+    }
+
+    /// Frees what was hidden before the oldest walk under way began.
+    fn end_quarantine(&mut self, oldest: u64) {
+        while let Some((hidden_from, frame)) = self.quarantine.pop_front() {
+            if hidden_from > oldest {
+                self.quarantine.push_front((hidden_from, frame));
+                break;
+            }
+            self.free.push(frame);
+        }
+    }
+
+    /// A frame that was never handed out: the kernel zeroed it.
+    fn fresh(&mut self) -> Option<Pfn> {
+        if self.chunks.is_empty() || self.used == CHUNK_FRAMES {
+            self.grow()?;
+        }
+        let chunk = self.chunks.last()?;
+        let address = chunk.as_ptr().expose_provenance() as u64 + self.used * PAGE_SIZE;
+        self.used += 1;
+        Some(Pfn::of_address(address))
+    }
+
+    /// Also makes room for all frames in both queues, so that taking one back never allocates.
+    fn grow(&mut self) -> Option<()> {
+        self.chunks.try_reserve(1).ok()?;
+        let frames = (self.chunks.len() + 1) * usize::try_from(CHUNK_FRAMES).ok()?;
+        self.free.try_reserve(frames - self.free.len()).ok()?;
+        self.quarantine.try_reserve(frames - self.quarantine.len()).ok()?;
+        let bytes = usize::try_from(CHUNK_FRAMES * PAGE_SIZE).ok()?;
+        self.chunks.push(MmapRegion::new(bytes).ok()?);
+        self.used = 0;
+        Some(())
+    }
+}
+
+/// The first of the frame's 512 entries.
+pub(crate) fn entries(frame: Pfn) -> Option<NonNull<AtomicU64>> {
+    let address = usize::try_from(frame.address()).ok()?;
+    NonNull::new(std::ptr::with_exposed_provenance_mut(address))
+}
+
+/// The frame as the library takes it. `frame` was just allocated from a [`Frames`].
+pub(crate) fn for_tables(frame: Pfn) -> Option<Frame> {
+    let entries = entries(frame)?;
+    // SAFETY: T2: 512 zeroed entries, aligned to the page, valid until released and longer (the
+    // arena never unmaps while it lives, and it lives as long as the library's VM does). T1: only
+    // the library and the walkers access a frame that is handed out, and only as atomics.
+    Some(unsafe { Frame::from_raw(frame, entries) })
+}
+
+fn zeroed(frame: Pfn) -> Pfn {
+    let first = entries(frame);
+    for index in 0..ENTRIES {
+        let Some(first) = first else { break };
+        // SAFETY: T2: the frame is one of this arena's, which live as long as it does, and out of
+        // quarantine; `index` is inside it. T1: it is accessed as an atomic, as everywhere.
+        let entry = unsafe { first.add(index).as_ref() };
+        entry.store(0, Ordering::Relaxed);
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests;

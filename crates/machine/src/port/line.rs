@@ -1,0 +1,58 @@
+//! A port's own cache line: what it is doing, for others to see.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// No walk is under way: later than every epoch.
+const NOT_WALKING: u64 = u64::MAX;
+
+/// Written by its port only. Two lines' worth, since processors fetch them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Line {
+    /// Odd while an access is between looking at the epoch and its commit.
+    window: AtomicU64,
+    /// The epoch of the walk under way, or an earlier one.
+    walking: AtomicU64,
+}
+
+impl Line {
+    pub(super) fn new() -> Self {
+        Self { window: AtomicU64::new(0), walking: AtomicU64::new(NOT_WALKING) }
+    }
+
+    /// Announces an access. The port fences before it looks at the epoch.
+    pub(super) fn open_window(&self) {
+        self.window.store(self.window.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Release: the access happened before; its partner is the acquire in
+    /// [`wait_for_window`](Self::wait_for_window).
+    pub(super) fn close_window(&self) {
+        self.window.store(self.window.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Returns when the access announced now, if any, is over.
+    pub(super) fn wait_for_window(&self) {
+        let seen = self.window.load(Ordering::Acquire);
+        let is_open = seen % 2 == 1;
+        while is_open && self.window.load(Ordering::Acquire) == seen {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Announces a walk that began no earlier than `epoch`.
+    pub(super) fn begin_walk(&self, epoch: u64) {
+        self.walking.store(epoch, Ordering::Relaxed);
+    }
+
+    /// Release: the walk's last access to a table happened before; its partner is the acquire in
+    /// [`walking`](Self::walking).
+    pub(super) fn end_walk(&self) {
+        self.walking.store(NOT_WALKING, Ordering::Release);
+    }
+
+    /// No walk of this port is of an epoch before this.
+    pub(super) fn walking(&self) -> u64 {
+        self.walking.load(Ordering::Acquire)
+    }
+}

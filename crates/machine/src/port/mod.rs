@@ -1,0 +1,171 @@
+//! The memory port of one vCPU: everything between an access and guest RAM that is hardware on a
+//! real machine.
+//!
+//! ```text
+//! access -> TLB hit? -> commit if the epoch is still the entry's      (window, rseq)
+//!             | no, or stale
+//!           walk: tables, walk cache, A and D                         (walker)
+//!             | violation
+//!           the library's fault, then from the start                  (fault)
+//! ```
+//!
+//! Translations are kept until the epoch moves on or their address faults, and used meanwhile even
+//! if the tables say otherwise by now: software that forgets a shoot-down is found out.
+
+mod fault;
+mod host;
+mod line;
+mod shoot_down;
+#[cfg(test)]
+mod tests;
+mod tlb;
+mod window;
+
+pub(crate) use host::HostAddress;
+pub use shoot_down::ShootDown;
+pub(crate) use shoot_down::Hub;
+
+use crate::bus::{Bus, BusError, Width};
+use crate::embedder::BoardEmbedder;
+use crate::walker::{WalkCache, WalkedFormat};
+use tlb::Tlb;
+use vellum_mmu::{Access, Mmu, Vcpu};
+use vellum_pte::{AddressSpace, Gfn, Gpa, PAGE_SIZE, Pfn};
+use window::{Target, Window};
+
+/// One vCPU's memory. Created on any thread at any time, used by one thread at a time.
+pub struct Port<'b, F: WalkedFormat> {
+    tlb: Tlb,
+    cache: WalkCache,
+    window: Window<'b>,
+    space: AddressSpace,
+    root: Pfn,
+    mmu: &'b Mmu<F, BoardEmbedder>,
+    vcpu: Vcpu<'b, F, BoardEmbedder>,
+}
+
+/// Why a port could not be had or turned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PortError {
+    /// The library found no memory for a vCPU.
+    #[error("no memory for another vCPU")]
+    OutOfMemory,
+    /// The board was built without this address space.
+    #[error("no address space {}", .0.0)]
+    NoSuchSpace(AddressSpace),
+}
+
+impl<'b, F: WalkedFormat> Port<'b, F> {
+    /// A port into [`AddressSpace::NORMAL`].
+    pub(crate) fn new(mmu: &'b Mmu<F, BoardEmbedder>) -> Result<Self, PortError> {
+        let space = AddressSpace::NORMAL;
+        let root = mmu.root(space).ok_or(PortError::NoSuchSpace(space))?;
+        let vcpu = mmu.vcpu().map_err(|_| PortError::OutOfMemory)?;
+        let window = Window::new(mmu.embedder().hub());
+        Ok(Self { tlb: Tlb::new(), cache: WalkCache::new(), window, space, root, mmu, vcpu })
+    }
+
+    /// Goes over to another address space, as entering system management mode does.
+    ///
+    /// # Errors
+    /// The board has no such space; the port stays where it is.
+    pub fn enter_space(&mut self, space: AddressSpace) -> Result<(), PortError> {
+        self.root = self.mmu.root(space).ok_or(PortError::NoSuchSpace(space))?;
+        self.space = space;
+        self.tlb.clear();
+        self.cache.clear();
+        Ok(())
+    }
+
+    /// Accesses by the TLB until it holds; each time it does not, it is filled.
+    #[inline]
+    fn until_done<T>(
+        &mut self,
+        gpa: Gpa,
+        access: Access,
+        attempt: impl Fn(&Self) -> Option<T>,
+    ) -> Result<T, BusError> {
+        loop {
+            if let Some(done) = attempt(self) {
+                return Ok(done);
+            }
+            self.fill(gpa, access)?;
+        }
+    }
+
+    #[cold]
+    fn load_bytes(&mut self, gpa: Gpa, width: Width) -> Result<u64, BusError> {
+        (0..width.bytes()).try_fold(0, |value, index| {
+            let byte = self.load(byte_at(gpa, index), Width::Byte)?;
+            Ok(value | byte << (8 * index))
+        })
+    }
+
+    #[cold]
+    fn store_bytes(&mut self, gpa: Gpa, width: Width, value: u64) -> Result<(), BusError> {
+        (0..width.bytes())
+            .try_for_each(|index| self.store(byte_at(gpa, index), Width::Byte, value >> (8 * index)))
+    }
+}
+
+impl<F: WalkedFormat> Bus for Port<'_, F> {
+    #[inline]
+    fn load(&mut self, gpa: Gpa, width: Width) -> Result<u64, BusError> {
+        if crosses_a_page(gpa, width) {
+            return self.load_bytes(gpa, width);
+        }
+        self.until_done(gpa, Access::Read, |port| {
+            port.window.load(port.tlb.for_read(gpa)?, width)
+        })
+    }
+
+    #[inline]
+    fn store(&mut self, gpa: Gpa, width: Width, value: u64) -> Result<(), BusError> {
+        if crosses_a_page(gpa, width) {
+            return self.store_bytes(gpa, width, value);
+        }
+        self.until_done(gpa, Access::Write, |port| {
+            port.window.store(port.tlb.for_write(gpa)?, width, value)
+        })
+    }
+
+    /// # Panics
+    /// `gpa` is not aligned to `width`, or `width` is narrower than a word: a vCPU checks that.
+    #[inline]
+    fn compare_exchange(
+        &mut self,
+        gpa: Gpa,
+        width: Width,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, BusError> {
+        assert!(gpa.get() % width.bytes() == 0 && width.bytes() >= 4, "an atomic at {gpa}");
+        self.until_done(gpa, Access::Write, |port| {
+            port.window.compare_exchange(port.tlb.for_write(gpa)?, width, (expected, new))
+        })
+    }
+
+    fn fetch(&mut self, gfn: Gfn, into: &mut [u32; 1024]) -> Result<(), BusError> {
+        loop {
+            let at: Target = self.fetch_target(gfn)?;
+            if self.window.load_page(at, into).is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline]
+    fn epoch(&self) -> u64 {
+        self.window.epoch()
+    }
+}
+
+#[inline]
+fn crosses_a_page(gpa: Gpa, width: Width) -> bool {
+    gpa.offset() > PAGE_SIZE - width.bytes()
+}
+
+/// Addresses wrap, as the guest's do.
+fn byte_at(gpa: Gpa, index: u64) -> Gpa {
+    Gpa::new(gpa.get().wrapping_add(index))
+}

@@ -1,0 +1,193 @@
+//! The shoot-down, without tables: does an access under a stale translation ever land?
+
+use super::host::HostAddress;
+use super::shoot_down::{Hub, ShootDown};
+use super::tlb::Tlb;
+use super::window::{Target, Window};
+use crate::bus::Width;
+use crate::frames::Walks;
+use crate::walker::{Permissions, Translation};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vellum_pte::{Gfn, Gpa, Pfn};
+
+/// A page that the test looks at directly.
+#[repr(align(4096))]
+struct Page([AtomicU64; 512]);
+
+impl Page {
+    fn new() -> Box<Self> {
+        Box::new(Self(std::array::from_fn(|_| AtomicU64::new(0))))
+    }
+
+    fn at(&self, offset: u64) -> HostAddress {
+        let address = std::ptr::from_ref(self).expose_provenance() as u64;
+        HostAddress::new(Pfn::of_address(address), offset)
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.0[index].load(Ordering::SeqCst)
+    }
+}
+
+/// The ways that this host offers.
+fn hubs() -> impl Iterator<Item = (ShootDown, Hub)> {
+    [ShootDown::Restartable, ShootDown::Waiting]
+        .into_iter()
+        .filter_map(|way| Hub::new(way).map(|hub| (way, hub)))
+}
+
+fn target(hub: &Hub, page: &Page, offset: u64) -> Target {
+    Target { host: page.at(offset), epoch: hub.epoch() }
+}
+
+const WIDTHS: [Width; 4] = [Width::Byte, Width::Half, Width::Word, Width::Double];
+
+fn low(width: Width, value: u64) -> u64 {
+    value & (u64::MAX >> (64 - 8 * width.bytes()))
+}
+
+#[test]
+fn every_width_loads_what_it_stored_and_touches_nothing_else() {
+    for (way, hub) in hubs() {
+        let window = Window::new(&hub);
+        for width in WIDTHS {
+            for offset in 0..9 {
+                let page = Page::new();
+                let at = target(&hub, &page, 64 + offset);
+                window.store(at, width, 0x8182_8384_8586_8788).expect("not stale");
+                let loaded = window.load(at, width).expect("not stale");
+                assert_eq!(loaded, low(width, 0x8182_8384_8586_8788), "{way:?} {width:?}");
+                let stored: u32 = (0..512).map(|index| page.get(index).to_le_bytes()).flatten()
+                    .map(|byte| u32::from(byte != 0)).sum();
+                assert_eq!(u64::from(stored), width.bytes(), "{way:?} {width:?} at {offset}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_compare_exchange_returns_what_memory_held() {
+    for (way, hub) in hubs() {
+        let window = Window::new(&hub);
+        for width in [Width::Word, Width::Double] {
+            let page = Page::new();
+            let at = target(&hub, &page, 8);
+            let swap = |exchange| window.compare_exchange(at, width, exchange).expect("not stale");
+            assert_eq!(swap((0, 0x9000_0001)), 0, "{way:?} {width:?}");
+            assert_eq!(swap((5, 6)), 0x9000_0001, "refused: zero-extended");
+            assert_eq!(swap((0x9000_0001, 7)), 0x9000_0001);
+            assert_eq!(page.get(1), 7);
+            assert_eq!((page.get(0), page.get(2)), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_stale_translation_is_good_for_nothing() {
+    for (_, hub) in hubs() {
+        let page = Page::new();
+        let window = Window::new(&hub);
+        let at = target(&hub, &page, 0);
+        hub.shoot_down();
+        for width in WIDTHS {
+            assert_eq!(window.load(at, width), None);
+            assert_eq!(window.store(at, width, 1), None);
+        }
+        assert_eq!(window.compare_exchange(at, Width::Word, (0, 1)), None);
+        assert_eq!(window.compare_exchange(at, Width::Double, (0, 1)), None);
+        assert_eq!(window.load_page(at, &mut [0; 1024]), None);
+        assert_eq!(page.get(0), 0);
+    }
+}
+
+/// How often a store landed after `shoot_down` had returned: one thread stores as fast as it can
+/// whenever its translation is of the epoch `valid`, another ends the epoch and looks on.
+fn late_stores(hub: &Hub, shoot_down: impl Fn(&Hub) + Sync, rounds: u64) -> u64 {
+    let page = Page::new();
+    let valid = AtomicU64::new(hub.epoch());
+    let over = AtomicBool::new(false);
+    let mut late = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let window = Window::new(hub);
+            let mut value = 0;
+            while !over.load(Ordering::Relaxed) {
+                let at = Target { host: page.at(8), epoch: valid.load(Ordering::Relaxed) };
+                value += 1;
+                let _ = window.store(at, Width::Double, value);
+            }
+        });
+        for round in 0..rounds {
+            // Let it store.
+            let before = page.get(1);
+            while page.get(1) == before {
+                std::hint::spin_loop();
+            }
+            shoot_down(hub);
+            let seen = page.get(1);
+            let changed = (0..200 + round % 64).any(|_| page.get(1) != seen);
+            late += u64::from(changed);
+            valid.store(hub.epoch(), Ordering::Relaxed);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    late
+}
+
+#[test]
+fn no_store_lands_after_a_restartable_shoot_down() {
+    let Some(hub) = Hub::new(ShootDown::Restartable) else { return };
+    assert_eq!(late_stores(&hub, Hub::shoot_down, 20_000), 0);
+}
+
+#[test]
+fn no_store_lands_after_a_waiting_shoot_down() {
+    let hub = Hub::new(ShootDown::Waiting).expect("every host can wait");
+    assert_eq!(late_stores(&hub, Hub::shoot_down, 20_000), 0);
+}
+
+/// The negative control: the storm finds a shoot-down that leaves accesses in flight alone.
+#[test]
+fn the_storm_finds_a_shoot_down_without_its_barrier() {
+    for (way, hub) in hubs() {
+        let found = (0..50).any(|_| late_stores(&hub, Hub::begin_epoch, 20_000) > 0);
+        assert!(found, "{way:?}");
+    }
+}
+
+#[test]
+fn the_tlb_finds_only_the_page_and_the_permission_it_was_given() {
+    let mut tlb = Tlb::new();
+    let frame = Pfn::new(0x1000);
+    let gfn = Gfn::new(5);
+    let gpa = Gpa::new((5 << 12) + 8);
+    tlb.insert(gfn, 1, Translation { frame, permits: Permissions::READ });
+    assert!(tlb.for_read(gpa).is_some());
+    assert!(tlb.for_write(gpa).is_none());
+    let alias = Gpa::new(((5 + 1024) << 12) + 8);
+    assert!(tlb.for_read(alias).is_none(), "the same place, another page");
+    tlb.forget(alias.gfn());
+    assert!(tlb.for_read(gpa).is_some(), "another page's fault");
+    tlb.forget(gfn);
+    assert!(tlb.for_read(gpa).is_none());
+    tlb.insert(gfn, 1, Translation { frame, permits: Permissions::ALL });
+    assert_eq!(tlb.for_write(gpa).expect("writable").host, HostAddress::new(frame, 8));
+    tlb.clear();
+    assert!(tlb.for_read(gpa).is_none());
+}
+
+#[test]
+fn a_walk_under_way_is_seen_until_it_is_over() {
+    for (_, hub) in hubs() {
+        let window = Window::new(&hub);
+        let idle = Window::new(&hub);
+        assert_eq!(hub.oldest(), u64::MAX);
+        window.walking(|epoch| {
+            hub.shoot_down();
+            assert_eq!(hub.oldest(), epoch, "frames hidden since are not reused");
+            assert!(hub.now() > epoch);
+        });
+        assert_eq!(hub.oldest(), u64::MAX);
+        drop(idle);
+    }
+}

@@ -1,0 +1,109 @@
+//! Accesses to guest memory that a shoot-down can stop: each looks at the epoch and commits only
+//! if the translation is of that epoch.
+
+use super::host::HostAddress;
+use super::line::Line;
+use super::shoot_down::{Hub, Way};
+use crate::bus::Width;
+use std::sync::Arc;
+
+/// A port's way to memory.
+pub(super) struct Window<'b> {
+    hub: &'b Hub,
+    line: Arc<Line>,
+    way: Way,
+}
+
+/// A translation as an access needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    /// Where the bytes are, good in `epoch`.
+    pub(super) host: HostAddress,
+    /// When the walk that found it began.
+    pub(super) epoch: u64,
+}
+
+impl<'b> Window<'b> {
+    pub(super) fn new(hub: &'b Hub) -> Self {
+        Self { hub, line: hub.join(), way: hub.way() }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.hub.epoch()
+    }
+
+    /// `None`: the translation is stale, and nothing happened. The same below.
+    #[inline]
+    pub(super) fn load(&self, at: Target, width: Width) -> Option<u64> {
+        match self.way {
+            Way::Restartable(sequence) => {
+                sequence.load(self.hub.epoch_cell(), at.epoch, at.host, width)
+            }
+            Way::Waiting => self.announced(at, || at.host.load(width)),
+        }
+    }
+
+    /// Stores the low bytes of `value`.
+    #[inline]
+    pub(super) fn store(&self, at: Target, width: Width, value: u64) -> Option<()> {
+        match self.way {
+            Way::Restartable(sequence) => sequence
+                .store(self.hub.epoch_cell(), at.epoch, at.host, width, value)
+                .then_some(()),
+            Way::Waiting => self.announced(at, || at.host.store(width, value)),
+        }
+    }
+
+    /// What memory held.
+    #[inline]
+    pub(super) fn compare_exchange(
+        &self,
+        at: Target,
+        width: Width,
+        exchange: (u64, u64),
+    ) -> Option<u64> {
+        match self.way {
+            Way::Restartable(sequence) => sequence.compare_exchange(
+                self.hub.epoch_cell(),
+                at.epoch,
+                at.host,
+                width,
+                exchange,
+            ),
+            Way::Waiting => self.announced(at, || at.host.compare_exchange(width, exchange)),
+        }
+    }
+
+    /// Copies a page out, entry by entry: a long copy as one sequence would never end under a
+    /// storm of shoot-downs.
+    pub(super) fn load_page(&self, at: Target, into: &mut [u32; 1024]) -> Option<()> {
+        for (index, word) in into.iter_mut().enumerate() {
+            let at = Target { host: at.host.offset(index * 4), ..at };
+            *word = self.load(at, Width::Word)? as u32;
+        }
+        Some(())
+    }
+
+    /// Runs `walk` with the epoch that its results are of, announced for as long as it runs.
+    pub(super) fn walking<T>(&self, walk: impl FnOnce(u64) -> T) -> T {
+        self.line.begin_walk(self.hub.epoch());
+        self.hub.barrier_before_epoch();
+        let result = walk(self.hub.epoch());
+        self.line.end_walk();
+        result
+    }
+
+    fn announced<T>(&self, at: Target, access: impl FnOnce() -> T) -> Option<T> {
+        self.line.open_window();
+        self.hub.barrier_before_epoch();
+        let result = (self.hub.epoch() == at.epoch).then(access);
+        self.line.close_window();
+        result
+    }
+}
+
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        self.hub.leave(&self.line);
+    }
+}

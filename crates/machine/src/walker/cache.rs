@@ -1,0 +1,99 @@
+//! The walk cache: what processors call paging-structure caches.
+//!
+//! It keeps, for an address range, the table that translates it and the permissions combined on
+//! the way there, until the epoch moves on or an address in the range faults. A shoot-down that
+//! the library forgets after closing an upper entry therefore shows.
+
+use super::{INDEX_BITS, Link, Permissions, ROOT_LEVEL};
+use vellum_pte::{Gpa, PAGE_SHIFT, Pfn};
+
+/// Ranges kept a level.
+const WAYS: usize = 64;
+/// Tables of levels 1 to 3 are worth caching; the root is known.
+const CACHED_LEVELS: usize = ROOT_LEVEL as usize - 1;
+/// No address has this key: keys are addresses shifted right.
+const NOBODY: u64 = u64::MAX;
+
+/// A place to go on walking from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    pub(super) table: Pfn,
+    pub(super) level: u8,
+    /// What the entries above permit, combined.
+    pub(super) permits: Permissions,
+}
+
+impl Position {
+    pub(super) fn root(table: Pfn) -> Self {
+        Self { table, level: ROOT_LEVEL, permits: Permissions::ALL }
+    }
+
+    /// The table below, by `link`.
+    pub(super) fn below(self, link: Link) -> Self {
+        let permits = self.permits.and(link.permits);
+        Self { table: link.frame, level: self.level - 1, permits }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Cached {
+    key: u64,
+    epoch: u64,
+    position: Position,
+}
+
+/// Direct-mapped, an array a level.
+pub(crate) struct WalkCache {
+    levels: Box<[[Cached; WAYS]; CACHED_LEVELS]>,
+}
+
+impl WalkCache {
+    pub(crate) fn new() -> Self {
+        let position = Position { table: Pfn::new(0), level: 0, permits: Permissions::NONE };
+        let nothing = Cached { key: NOBODY, epoch: 0, position };
+        Self { levels: Box::new([[nothing; WAYS]; CACHED_LEVELS]) }
+    }
+
+    /// The lowest table known for `gpa` in this epoch.
+    pub(super) fn deepest(&self, gpa: Gpa, epoch: u64) -> Option<Position> {
+        (1..ROOT_LEVEL).find_map(|level| {
+            let cached = &self.levels[usize::from(level) - 1][way(gpa, level)];
+            let hit = cached.key == key(gpa, level) && cached.epoch == epoch;
+            hit.then_some(cached.position)
+        })
+    }
+
+    /// Keeps that `position` translates the range around `gpa`.
+    pub(super) fn insert(&mut self, gpa: Gpa, epoch: u64, position: Position) {
+        let level = position.level;
+        self.levels[usize::from(level) - 1][way(gpa, level)] =
+            Cached { key: key(gpa, level), epoch, position };
+    }
+
+    /// Forgets what would translate `gpa`, as a violation there does (Intel SDM vol. 3C,
+    /// 29.4.3.1, for EPT violations; AMD APM vol. 2, 5.5, for page faults).
+    pub(crate) fn forget(&mut self, gpa: Gpa) {
+        for level in 1..ROOT_LEVEL {
+            let cached = &mut self.levels[usize::from(level) - 1][way(gpa, level)];
+            if cached.key == key(gpa, level) {
+                cached.key = NOBODY;
+            }
+        }
+    }
+
+    /// Forgets everything: the root changed.
+    pub(crate) fn clear(&mut self) {
+        for cached in self.levels.as_flattened_mut() {
+            cached.key = NOBODY;
+        }
+    }
+}
+
+/// Which range of a table at `level` the address is in.
+fn key(gpa: Gpa, level: u8) -> u64 {
+    gpa.get() >> (PAGE_SHIFT + INDEX_BITS * u32::from(level))
+}
+
+fn way(gpa: Gpa, level: u8) -> usize {
+    (key(gpa, level) % WAYS as u64) as usize
+}
