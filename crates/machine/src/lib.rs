@@ -2,6 +2,29 @@
 //!
 //! | part | what |
 //! |---|---|
+//! | [`board`] | RAM, second-stage tables, memory ports: a machine without vCPUs |
+//! | [`port`] | one vCPU's memory: TLB, walks, faults, shoot-down |
+//! | [`walker`] | table walkers by the processors' manuals |
+//! | [`frames`] | table frames and their quarantine |
+//! | [`log`] | the board's dirty log for consumers |
+//! | [`vcpu`] | RV64IMA harts: a small predecoded interpreter |
+//! | [`sbi`] | what a guest asks of the machine |
+//! | [`elf`], [`guests`] | guest programs from files, and built in |
 //! | [`bus`] | the seam between a vCPU and its memory port |
 
+pub mod board;
 pub mod bus;
+pub mod elf;
+pub mod embedder;
+pub mod error;
+pub mod frames;
+pub mod guests;
+pub mod log;
+pub mod port;
+mod ram;
+mod rseq;
+pub mod sbi;
+pub mod vcpu;
+pub mod walker;
+
+pub use ram::RAM_BASE;

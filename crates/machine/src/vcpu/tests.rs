@@ -1,0 +1,1 @@
+//! Harts on a few words of memory.
