@@ -118,6 +118,12 @@ impl RegionSet {
         self.words.get(index(page / 64)).is_some_and(|word| word >> (page % 64) & 1 != 0)
     }
 
+    /// The pages `64 * word + i` that are in it, as bits `i`.
+    #[must_use]
+    pub fn word(&self, word: u64) -> u64 {
+        self.words.get(index(word)).copied().unwrap_or(0)
+    }
+
     /// How many pages are in it.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -1,0 +1,170 @@
+//! The destination's side: it listens, takes one guest at a time, and remembers what it decided.
+//!
+//! A guest is taken at one moment: when the hand-over is entered in [`Decisions`]. Until then the
+//! incoming guest is thrown away on any failure. A question about a migration that was not taken
+//! enters a promise in the same place, under the same lock: the two exclude each other.
+
+mod attend;
+mod decisions;
+mod incoming;
+
+pub use attend::Answerer;
+
+use crate::address::{Address, ListenError, Listener};
+use crate::cancel::Cancel;
+use crate::failure::{Cause, Failure};
+use crate::guest::Destination;
+use crate::identity::{InstanceId, MigrationId};
+use crate::progress::{Phase, Progress};
+use crate::wire::Answer;
+use attend::{Asked, Desk};
+use decisions::Decisions;
+use incoming::Incoming;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// What a destination puts up with.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long the source may do nothing before the guest is given up.
+    pub patience: Duration,
+    /// What stops it from outside.
+    pub cancel: Cancel,
+}
+
+impl Default for Limits {
+    /// Half a minute of patience.
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(30), cancel: Cancel::new() }
+    }
+}
+
+/// Listens for guests.
+#[derive(Debug)]
+pub struct Receiver {
+    listener: Listener,
+    address: Address,
+    desk: Desk,
+}
+
+/// What one connection was about.
+#[derive(Debug)]
+pub enum Served<G> {
+    /// A guest arrived and runs here.
+    Arrived(Received<G>),
+    /// A source asked whether its guest had been taken.
+    Answered(MigrationId, Answer),
+}
+
+/// A guest that arrived and runs here.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Received<G> {
+    /// The guest, running.
+    pub guest: G,
+    /// The attempt's name.
+    pub migration: MigrationId,
+    /// Pages that came with their content, over all rounds.
+    pub pages: u64,
+    /// Pages that came as a note that they hold zeros, over all rounds.
+    pub zero: u64,
+    /// Bytes that came.
+    pub bytes: u64,
+    /// From the accepted connection to the running guest.
+    pub total: Duration,
+    /// Why the source may not know that the guest runs here, if its acknowledgement could not be
+    /// sent. The source will ask.
+    pub unacknowledged: Option<Failure>,
+}
+
+impl Receiver {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// [`ListenError`] says what is in the way and what to do.
+    pub fn bind(address: &Address) -> Result<Self, ListenError> {
+        let failed = |error| ListenError::Io { address: address.clone(), error };
+        let listener = Listener::bind(address)?;
+        let real = listener.address().map_err(failed)?;
+        let instance = InstanceId::random().map_err(failed)?;
+        let desk = Desk { instance, decisions: Arc::new(Decisions::default()) };
+        Ok(Self { listener, address: real, desk })
+    }
+
+    /// Where it listens, with the port that the system chose if it was asked to.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Takes connections until a guest runs here. Peers that fail, whether hostile or unlucky, are
+    /// told to `failed`, and it goes on with the next.
+    ///
+    /// # Errors
+    /// It was cancelled, or the listening socket itself failed.
+    pub fn receive<D: Destination>(
+        &self,
+        destination: &mut D,
+        limits: &Limits,
+        watch: &mut dyn FnMut(Progress),
+        failed: &mut dyn FnMut(&Failure),
+    ) -> Result<Received<D::Guest>, Failure> {
+        loop {
+            match self.serve_one(destination, limits, watch) {
+                Ok(Served::Arrived(received)) => return Ok(received),
+                Ok(Served::Answered(..)) => {}
+                Err(failure) if self.is_over(&failure, limits) => return Err(failure),
+                Err(failure) => failed(&failure),
+            }
+        }
+    }
+
+    /// Takes one connection, whatever it is about. While a guest arrives, others that connect are
+    /// answered too: questions as they should be, guests with *busy*.
+    ///
+    /// # Errors
+    /// Where and why it failed; the next connection can be taken at once.
+    pub fn serve_one<D: Destination>(
+        &self,
+        destination: &mut D,
+        limits: &Limits,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Served<D::Guest>, Failure> {
+        let accepted = self.listener.accept(&limits.cancel).map_err(Cause::Io);
+        let stream = accepted
+            .and_then(|stream| stream.ok_or(Cause::Cancelled))
+            .map_err(|cause| cause.during(Phase::Connect))?;
+        watch(Progress { phase: Phase::Greet, round: 0, sent: 0, remaining: 0, bytes: 0 });
+        match self.desk.hear(stream, limits).map_err(|cause| cause.during(Phase::Greet))? {
+            Asked::Question(migration, answer) => Ok(Served::Answered(migration, answer)),
+            Asked::Guest(greeting) => {
+                let incoming = Incoming::prepare(greeting, destination, &self.desk)?;
+                self.beside(|| incoming.receive(limits, watch)).map(Served::Arrived)
+            }
+        }
+    }
+
+    /// Goes on answering questions in a thread of its own, for as long as what it returns lives: a
+    /// source that lost the acknowledgement must be able to ask.
+    #[must_use = "dropping it ends the answers"]
+    pub fn keep_answering(self) -> Answerer {
+        Answerer::new(self.listener, self.desk)
+    }
+
+    /// Runs `work` while another thread attends to whoever else connects.
+    fn beside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let done = Cancel::new();
+        thread::scope(|scope| {
+            scope.spawn(|| self.desk.attend(&self.listener, &done));
+            let result = work();
+            done.cancel();
+            result
+        })
+    }
+
+    /// Whether no further connection is to be taken.
+    fn is_over(&self, failure: &Failure, limits: &Limits) -> bool {
+        failure.phase == Phase::Connect || limits.cancel.is_cancelled()
+    }
+}
