@@ -3,7 +3,7 @@
 use crate::board::Board;
 use crate::walker::WalkedFormat;
 use vellum_memory::{DirtySource, Layout, PageSet};
-use vellum_mmu::{DirtyPages, LogError, Protect};
+use vellum_mmu::{LogError, Protect};
 use vellum_pte::SlotId;
 
 /// How the log is kept.
@@ -19,15 +19,13 @@ pub enum Track {
 pub struct BoardLog<'b, F: WalkedFormat> {
     board: &'b Board<F>,
     track: Track,
-    /// Kept from round to round, so that a round allocates nothing.
-    taken: DirtyPages,
 }
 
 impl<'b, F: WalkedFormat> BoardLog<'b, F> {
     /// A source that has not started.
     #[must_use]
     pub fn new(board: &'b Board<F>, track: Track) -> Self {
-        Self { board, track, taken: DirtyPages::default() }
+        Self { board, track }
     }
 
     fn slots(&self) -> impl Iterator<Item = SlotId> + use<'b, F> {
@@ -35,12 +33,9 @@ impl<'b, F: WalkedFormat> BoardLog<'b, F> {
     }
 
     /// Takes every slot's dirty pages into `round`.
-    fn take(&mut self, protect: Protect, round: &mut PageSet) -> Result<(), LogError> {
+    fn take(&self, protect: Protect, round: &mut PageSet) -> Result<(), LogError> {
         for (slot, pages) in self.slots().zip(round.regions_mut()) {
-            self.board.mmu().take_dirty(slot, protect, &mut self.taken)?;
-            for (word, mask) in self.taken.words() {
-                pages.insert_word(word, mask);
-            }
+            self.board.mmu().take_dirty(slot, protect, pages)?;
         }
         Ok(())
     }
@@ -76,12 +71,13 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
         started
     }
 
-    /// Write-protect-all ends with the last log.
+    /// The library ends write-protect-all with the last log.
     fn stop(&mut self) -> Result<(), LogError> {
-        let stopped = self.slots().map(|slot| self.board.mmu().stop_log(slot));
-        let first_error = stopped.fold(Ok(()), Result::and);
-        self.board.mmu().write_protect_all_off();
-        first_error
+        let stopped = self.slots().map(|slot| match self.board.mmu().stop_log(slot) {
+            Err(LogError::NotLogged(_)) => Ok(()),
+            other => other,
+        });
+        stopped.fold(Ok(()), Result::and)
     }
 
     fn collect(&mut self, round: &mut PageSet) -> Result<(), LogError> {

@@ -1,5 +1,7 @@
 //! The shoot-down, without tables: does an access under a stale translation ever land?
 
+mod stale;
+
 use super::host::HostAddress;
 use super::shoot_down::{Hub, ShootDown};
 use super::tlb::Tlb;

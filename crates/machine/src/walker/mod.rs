@@ -14,6 +14,8 @@ mod memory;
 mod npt;
 mod path;
 #[cfg(test)]
+pub(crate) mod probe;
+#[cfg(test)]
 mod tests;
 
 pub use ept::EptWalker;
