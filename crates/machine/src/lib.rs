@@ -2,6 +2,7 @@
 //!
 //! | part | what |
 //! |---|---|
+//! | [`machine`] | a board and a thread for each hart: pause, resume, save, restore |
 //! | [`board`] | RAM, second-stage tables, memory ports: a machine without vCPUs |
 //! | [`port`] | one vCPU's memory: TLB, walks, faults, shoot-down |
 //! | [`walker`] | table walkers by the processors' manuals |
@@ -20,6 +21,7 @@ pub mod error;
 pub mod frames;
 pub mod guests;
 pub mod log;
+pub mod machine;
 pub mod port;
 mod ram;
 mod rseq;
