@@ -140,7 +140,7 @@ impl Receiver {
             Asked::Question(migration, answer) => Ok(Served::Answered(migration, answer)),
             Asked::Guest(greeting) => {
                 let incoming = Incoming::prepare(greeting, destination, &self.desk)?;
-                self.beside(|| incoming.receive(limits, watch)).map(Served::Arrived)
+                self.beside(|| incoming.receive(watch)).map(Served::Arrived)
             }
         }
     }

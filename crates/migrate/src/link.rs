@@ -92,6 +92,13 @@ impl Link {
         }
     }
 
+    /// Says who we are and hears who the other is, before anything else is said: whoever cannot
+    /// understand us is not sent more than that.
+    pub(crate) fn exchange_openings(&mut self) -> Result<(), Cause> {
+        self.send_opening()?;
+        self.receive_opening()
+    }
+
     /// Sends one message.
     pub(crate) fn send(&mut self, message: &Message<'_>) -> Result<(), Cause> {
         let mut output = core::mem::take(&mut self.output);
@@ -117,6 +124,28 @@ impl Link {
         let header = self.receive_header()?;
         self.receive_payload(header.length)?;
         Ok(decode(header.kind, &self.input)?)
+    }
+
+    /// The next message; who cancels while it is awaited waits a moment longer, since it is
+    /// probably on its way and the answer is worth more than the moment.
+    pub(crate) fn insist_on_answer(&mut self) -> Result<Message<'_>, Cause> {
+        if let Err(Cause::Cancelled) = self.await_byte() {
+            self.cancel = Cancel::new();
+            self.patience = FAREWELL;
+        }
+        self.receive()
+    }
+
+    /// Waits until something can be read.
+    fn await_byte(&mut self) -> Result<(), Cause> {
+        let began = Instant::now();
+        loop {
+            self.look_up()?;
+            match self.stream.wait_readable() {
+                Ok(()) => return Ok(()),
+                Err(error) => self.pardon(error, began)?,
+            }
+        }
     }
 
     /// The next message, if it is the one expected; an [`Message::Abort`] is a failure of its own.

@@ -33,6 +33,8 @@ pub(crate) const MOST_IDENTITY: usize = 64 << 10;
 pub(crate) const MOST_PAGES: usize = 256;
 /// Most runs of one [`Message::Zero`].
 pub(crate) const MOST_RUNS: usize = 4096;
+/// Most pages of one [`Message::Zero`]: 4 GiB. It bounds the work that a message can ask for.
+pub(crate) const MOST_ZERO: u64 = 1 << 20;
 /// Most bytes of a guest's state.
 pub(crate) const MOST_STATE: usize = 64 << 20;
 /// Most hashes of one [`Message::Digest`].

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a blocked call waits before it looks whether it was cancelled.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(20);
 
 /// How long one attempt to reach a host waits before it looks whether it was cancelled.
 const REACH: Duration = Duration::from_secs(3);
@@ -70,6 +70,14 @@ impl Stream {
             }
         }
         Ok(self)
+    }
+
+    /// Waits up to a tick until a read would not block.
+    pub(crate) fn wait_readable(&self) -> io::Result<()> {
+        match readable_within_a_tick(self)? {
+            0 => Err(ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Says that nothing more will be written; what was written still arrives.
@@ -143,7 +151,9 @@ impl Listener {
     pub(crate) fn accept(&self, cancel: &Cancel) -> io::Result<Option<Stream>> {
         while !cancel.is_cancelled() {
             match self.accept_now() {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    readable_within_a_tick(self)?;
+                }
                 // The peer left before it was accepted, or a signal came.
                 Err(error)
                     if matches!(
@@ -163,20 +173,20 @@ impl Listener {
         }
     }
 
-    /// Waits a tick for a connection.
-    fn wait(&self) -> io::Result<()> {
-        let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
-        match poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&tick)) {
-            Err(error) if error != rustix::io::Errno::INTR => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether somebody else can be told to come back: two threads may race for one connection.
+    /// Two threads may race for one connection: the loser must not block on the next.
     fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => listener.set_nonblocking(true),
             Self::Unix(listener, _) => listener.set_nonblocking(true),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }
@@ -187,6 +197,15 @@ impl AsFd for Listener {
             Self::Tcp(listener) => listener.as_fd(),
             Self::Unix(listener, _) => listener.as_fd(),
         }
+    }
+}
+
+/// Waits up to a tick: 1 if something can be read (or accepted), 0 if not.
+fn readable_within_a_tick(socket: &impl AsFd) -> io::Result<usize> {
+    let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
+    match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&tick)) {
+        Err(rustix::io::Errno::INTR) => Ok(0),
+        other => Ok(other?),
     }
 }
 

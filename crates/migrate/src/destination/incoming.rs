@@ -1,7 +1,7 @@
 //! One guest on its way in.
 
 use super::attend::{Desk, Greeting};
-use super::{Limits, Received};
+use super::Received;
 use crate::digest::{groups, hash_chunks};
 use crate::failure::{Cause, Failure};
 use crate::guest::{Destination, IncomingGuest};
@@ -81,7 +81,6 @@ impl<'d, G: IncomingGuest> Incoming<'d, G> {
     /// Receives it and takes it.
     pub(super) fn receive(
         mut self,
-        _limits: &Limits,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Received<G>, Failure> {
         match self.arrive(watch) {

@@ -58,9 +58,8 @@ fn introduce<G: SourceGuest>(
     let identity = held.guest.identity();
     limit(Kind::Hello, identity.len(), MOST_IDENTITY)?;
     limit(Kind::Hello, layout.regions().len(), MOST_REGIONS)?;
-    link.send_opening()?;
+    link.exchange_openings()?;
     link.send(&Message::Hello(Hello { migration, layout, identity: &identity }))?;
-    link.receive_opening()?;
     Ok((migration, accepted(link)?))
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Ready<G>(pub(super) Stopped<G>);
 #[must_use = "it holds the paused guest"]
 #[derive(Debug)]
 pub struct Unknown<G> {
-    stopped: Stopped<G>,
+    stopped: Box<Stopped<G>>,
     failure: Failure,
 }
 
@@ -47,7 +47,7 @@ impl<G: SourceGuest> Ready<G> {
     }
 
     fn await_running(mut self) -> Outcome<G> {
-        match self.0.live.traffic.link.receive() {
+        match self.0.live.traffic.link.insist_on_answer() {
             Ok(Message::Running) => Outcome::Moved(self.0.moved()),
             // A destination that gives up has not taken the guest and will not.
             Ok(Message::Abort(refusal)) => {
@@ -73,7 +73,8 @@ impl<G: SourceGuest> Stopped<G> {
 
     fn unknown(mut self, cause: Cause) -> Outcome<G> {
         self.live.held = self.live.held.ended();
-        Outcome::Unknown(Unknown { stopped: self, failure: cause.during(Phase::HandOver) })
+        let failure = cause.during(Phase::HandOver);
+        Outcome::Unknown(Unknown { stopped: Box::new(self), failure })
     }
 }
 
@@ -124,9 +125,8 @@ impl<G: SourceGuest> Unknown<G> {
     fn question(&self, cancel: &Cancel) -> Result<Answer, Cause> {
         let Live { held, migration, instance, .. } = &self.stopped.live;
         let mut link = connect_to(&held.to, cancel, held.options.patience)?;
-        link.send_opening()?;
+        link.exchange_openings()?;
         link.send(&Message::Query(Query { instance: *instance, migration: *migration }))?;
-        link.receive_opening()?;
         link.expect(|message| match message {
             Message::Answer(answer) => Ok(answer),
             other => Err(other.kind()),

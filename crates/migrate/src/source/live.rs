@@ -36,14 +36,15 @@ impl<G: SourceGuest> Live<G> {
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Self, Box<Kept<G>>> {
         let Greeted { mut held, link, migration, instance } = greeted;
-        let layout = held.layout();
-        let traffic = Traffic::new(link, layout);
-        watch(traffic.progress(Phase::Start, 0));
+        watch(Progress { phase: Phase::Start, round: 0, sent: 0, remaining: 0, bytes: 0 });
         match held.guest.dirty().start() {
-            Ok(()) => Ok(Self { held, traffic, migration, instance, pace: Pace::default() }),
+            Ok(()) => {
+                let traffic = Traffic::new(link, held.layout());
+                Ok(Self { held, traffic, migration, instance, pace: Pace::default() })
+            }
             Err(error) => {
                 let cause = Cause::Log(Box::new(error));
-                traffic.link.give_up(reason(&cause));
+                link.give_up(reason(&cause));
                 Err(held.keep(Phase::Start, cause))
             }
         }

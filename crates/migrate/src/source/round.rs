@@ -125,10 +125,14 @@ impl Traffic {
 
     /// The stretches that hold pages of the round: region and number.
     fn stretches(&self) -> Vec<(usize, u64)> {
-        let regions = self.round.regions().iter().enumerate();
-        let words = regions.flat_map(|(index, set)| set.words().map(move |(word, _)| (index, word)));
-        let mut found: Vec<_> = words.map(|(index, word)| (index, word / STRETCH)).collect();
-        found.dedup();
+        let mut found = Vec::new();
+        for (index, set) in self.round.regions().iter().enumerate() {
+            for stretch in set.words().map(|(word, _)| (index, word / STRETCH)) {
+                if found.last() != Some(&stretch) {
+                    found.push(stretch);
+                }
+            }
+        }
         found
     }
 

@@ -2,7 +2,7 @@
 
 use super::cursor::Cursor;
 use super::{
-    Answer, Hashes, Hello, Kind, MOST_HASHES, MOST_IDENTITY, MOST_PAGES, MOST_REGIONS, MOST_RUNS,
+    Answer, Hashes, Hello, Kind, MOST_HASHES, MOST_IDENTITY, MOST_PAGES, MOST_REGIONS, MOST_RUNS, MOST_ZERO,
     Message, PAGE, Pages, Query, Refusal, RefusalKind, Run, Text, Verify, WireError, Zero,
 };
 use crate::identity::{InstanceId, MigrationId};
@@ -57,7 +57,7 @@ fn region(index: usize, from: &mut Cursor<'_>) -> Result<Region, WireError> {
 fn pages<'a>(from: &mut Cursor<'a>) -> Result<Pages<'a>, WireError> {
     let region = from.u32()?;
     let runs = runs(from, MOST_PAGES)?;
-    let total = runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.pages));
+    let total = total(&runs);
     match usize::try_from(total) {
         Ok(pages) if pages <= MOST_PAGES => {
             Ok(Pages { region, runs: Cow::Owned(runs), data: from.bytes(pages * PAGE)? })
@@ -68,7 +68,16 @@ fn pages<'a>(from: &mut Cursor<'a>) -> Result<Pages<'a>, WireError> {
 
 fn zero<'a>(from: &mut Cursor<'_>) -> Result<Zero<'a>, WireError> {
     let region = from.u32()?;
-    Ok(Zero { region, runs: Cow::Owned(runs(from, MOST_RUNS)?) })
+    let runs = runs(from, MOST_RUNS)?;
+    match total(&runs) {
+        0..=MOST_ZERO => Ok(Zero { region, runs: Cow::Owned(runs) }),
+        total => Err(WireError::Count(total)),
+    }
+}
+
+/// All pages of some runs, or too many to count.
+fn total(runs: &[Run]) -> u64 {
+    runs.iter().fold(0, |sum, run| sum.saturating_add(run.pages))
 }
 
 fn runs(from: &mut Cursor<'_>, most: usize) -> Result<Vec<Run>, WireError> {
