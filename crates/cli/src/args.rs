@@ -1,0 +1,209 @@
+//! The command line.
+
+use crate::quantity::{Size, parse_duration};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use vellum_migrate::Address;
+use vellum_pte::{Ept, Format as _, Npt};
+
+/// Tracks every write that a guest makes to its memory.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vellum",
+    version,
+    after_help = "\
+Examples:
+  vellum migrate                     move a running guest to a second process and verify it
+  vellum migrate --help              what can be chosen
+  vellum bench protect-all           what write-protecting a whole guest costs
+
+Exit status: 0 done and verified, 1 failed, 2 could not start."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Live-migrate a running guest to another process and verify that nothing was lost
+    Migrate(Migrate),
+    /// Wait for a guest, take it over and run it
+    Receive(Receive),
+    /// Measure one operation, our ways of doing it against each other
+    Bench(Bench),
+}
+
+/// Starts a guest, moves it while it runs, and compares both sides byte by byte.
+///
+/// Without --to the destination is a second process that this one starts and ends.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vellum migrate
+  vellum migrate --memory 256M --guest zipf --track per-page
+  vellum migrate --json | jq .downtime_ns
+
+Between two terminals, or two machines:
+  vellum receive --listen tcp:0.0.0.0:7000
+  vellum migrate --to tcp:192.0.2.1:7000
+
+If the acknowledgement of the hand-over is lost, the source keeps its guest paused and asks again
+every second. When you know that the destination does not run it:
+  vellum migrate --resume PID
+
+Exit status: 0 verified (with --to: handed over), 1 failed, 2 could not start.")]
+pub(crate) struct Migrate {
+    /// The guest's memory: a number and K, M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) memory: Size,
+    /// How many virtual CPUs the guest has
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) vcpus: u32,
+    /// selfcheck, sequential, random, zipf, idle, or the path of an RV64 ELF image
+    #[arg(long, value_name = "NAME|FILE", default_value = "selfcheck")]
+    pub(crate) guest: String,
+    /// How second-stage entries are spelt: Intel's way or AMD's
+    #[arg(long, value_enum, default_value_t = Format::Ept)]
+    pub(crate) format: Format,
+    /// How writes are tracked; auto chooses and says why
+    #[arg(long, value_enum, default_value_t = Track::Auto)]
+    pub(crate) track: Track,
+    /// The longest pause to aim for: a number and s, ms or us
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
+    pub(crate) downtime: Duration,
+    /// Seeds the guest's random choices
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where a destination listens: tcp:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: Option<Address>,
+    /// How often to try: after a failure the guest runs on, and the next try sends what it owes
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "to")]
+    pub(crate) attempts: u32,
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print each step as a line of JSON on standard error
+    #[arg(long)]
+    pub(crate) events: bool,
+    /// Let the guest of the waiting process PID run on, and do nothing else
+    #[arg(long, value_name = "PID", exclusive = true)]
+    pub(crate) resume: Option<i32>,
+    /// The same with a deliberate bug in the shipped path
+    #[cfg(feature = "breaks")]
+    #[arg(long = "break", value_name = "BUG", hide = true)]
+    pub(crate) broken: Option<crate::breaks::Name>,
+}
+
+/// Waits for one guest and runs it until it shuts down.
+///
+/// What the guest writes to its console appears here.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vellum receive --listen tcp:0.0.0.0:7000
+  vellum receive --listen unix:/tmp/vellum.sock --passes 3
+
+Whoever can reach ADDRESS can start a guest here: choose one that only you can reach.
+
+Exit status: 0 the guest ran to its end, or as long as asked; 1 it did not arrive; 2 could not start.")]
+pub(crate) struct Receive {
+    /// Where to listen: tcp:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Address,
+    /// End after the guest has finished so many passes over its memory here
+    #[arg(long, value_name = "N")]
+    pub(crate) passes: Option<u64>,
+    /// Print each step as a line of JSON on standard output
+    #[arg(long)]
+    pub(crate) events: bool,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    pub(crate) attached: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// What to measure
+    #[command(subcommand)]
+    pub(crate) bench: BenchName,
+    /// How much guest memory protect-all works on
+    #[arg(long, global = true, value_name = "SIZE", default_value = "3G")]
+    pub(crate) memory: Size,
+    /// Print one JSON object instead of the table
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum BenchName {
+    /// Time until every store traps again: page by page against by generation
+    ProtectAll,
+    /// One write fault: the fast path and the push-down after a write-protect-all
+    Fault,
+}
+
+/// How second-stage entries are spelt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Format {
+    /// Intel's extended page tables
+    Ept,
+    /// AMD's nested page tables
+    Npt,
+}
+
+impl Format {
+    /// Its name on the command line and in reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ept => Ept::NAME,
+            Self::Npt => Npt::NAME,
+        }
+    }
+}
+
+/// How writes are tracked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Track {
+    /// Write-protect each page that was found dirty
+    PerPage,
+    /// Write-protect everything at once, by generation
+    ProtectAll,
+    /// Choose by the guest's size and say why
+    Auto,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_manual() {
+        let cli = Cli::try_parse_from(["vellum", "migrate"]).expect("no argument is needed");
+        let Command::Migrate(migrate) = cli.command else { panic!("another command") };
+        assert_eq!(migrate.memory.bytes(), 1 << 30);
+        assert_eq!((migrate.vcpus, migrate.seed, migrate.guest.as_str()), (4, 1, "selfcheck"));
+        assert_eq!((migrate.format, migrate.track), (Format::Ept, Track::Auto));
+        assert_eq!(migrate.downtime, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_resume_stands_alone() {
+        assert!(Cli::try_parse_from(["vellum", "migrate", "--resume", "7"]).is_ok());
+        assert!(Cli::try_parse_from(["vellum", "migrate", "--resume", "7", "--json"]).is_err());
+    }
+
+    #[test]
+    fn a_receiver_needs_an_address() {
+        assert!(Cli::try_parse_from(["vellum", "receive"]).is_err());
+    }
+}

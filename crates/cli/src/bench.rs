@@ -1,0 +1,34 @@
+//! `vellum bench`: one operation a file, our ways of doing it against each other.
+//!
+//! Every figure that counts is a ratio taken in one run, the ways in turns; times are there for
+//! orientation. Nothing here is a test: a mark that is missed is shown as missed.
+
+mod fault;
+mod protect_all;
+mod result;
+mod sample;
+mod storing;
+
+use crate::args::{Bench, BenchName};
+use crate::failure::{End, Failure};
+use vellum_machine::RAM_BASE;
+use vellum_pte::{Gpa, PAGE_SIZE};
+
+/// Runs one benchmark and prints it.
+pub(crate) fn run(args: &Bench) -> Result<End, Failure> {
+    let result = match args.bench {
+        BenchName::ProtectAll => protect_all::run(args.memory),
+        BenchName::Fault => fault::run(),
+    }?;
+    if args.json {
+        println!("{}", result.json());
+    } else {
+        print!("{}", result.table());
+    }
+    Ok(End::Done)
+}
+
+/// The address of a page of RAM.
+fn page_at(page: u64) -> Gpa {
+    Gpa::new(RAM_BASE.gpa().get() + page * PAGE_SIZE)
+}

@@ -1,0 +1,82 @@
+//! Taking times in turns.
+
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Rounds whose times are thrown away: caches, frequency and page tables of the host settle.
+const WARM_UP: usize = 2;
+
+/// What several times of the same operation came to.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Sample {
+    /// Half were faster.
+    pub(crate) median: f64,
+    /// The fastest.
+    pub(crate) min: f64,
+    /// The slowest.
+    pub(crate) max: f64,
+    /// Of the three.
+    pub(crate) unit: &'static str,
+    /// How many.
+    pub(crate) n: usize,
+}
+
+impl Sample {
+    /// Of `times`, of which there is at least one, each divided by `operations`.
+    pub(crate) fn of(times: &[Duration], operations: u64) -> Self {
+        let mut ns: Vec<f64> =
+            times.iter().map(|time| time.as_nanos() as f64 / operations as f64).collect();
+        ns.sort_by(f64::total_cmp);
+        let at = |index: usize| ns.get(index).copied().unwrap_or(f64::NAN);
+        let last = ns.len().saturating_sub(1);
+        Self { median: at(ns.len() / 2), min: at(0), max: at(last), unit: "ns", n: ns.len() }
+    }
+}
+
+/// Runs two ways in turns, `pairs` times after a warm-up, and returns the times of each. A way
+/// prepares what it needs and returns only what it measured.
+pub(crate) fn in_turns<E>(
+    pairs: usize,
+    mut first: impl FnMut() -> Result<Duration, E>,
+    mut second: impl FnMut() -> Result<Duration, E>,
+) -> Result<[Vec<Duration>; 2], E> {
+    let mut times = [Vec::new(), Vec::new()];
+    for pair in 0..pairs + WARM_UP {
+        let measured = [first()?, second()?];
+        if pair >= WARM_UP {
+            times.iter_mut().zip(measured).for_each(|(times, time)| times.push(time));
+        }
+    }
+    Ok(times)
+}
+
+/// How long `work` takes.
+pub(crate) fn time<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let begin = Instant::now();
+    let done = work();
+    (done, begin.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_per_operation() {
+        let times = [30, 10, 20].map(Duration::from_nanos);
+        let sample = Sample::of(&times, 10);
+        assert_eq!((sample.median, sample.min, sample.max, sample.n), (2.0, 1.0, 3.0, 3));
+    }
+
+    #[test]
+    fn ways_take_turns_and_the_warm_up_is_not_counted() {
+        let order = std::cell::RefCell::new(String::new());
+        let way = |name| {
+            order.borrow_mut().push(name);
+            Ok::<_, std::convert::Infallible>(Duration::ZERO)
+        };
+        let times = in_turns(3, || way('a'), || way('b'));
+        assert_eq!(order.borrow().as_str(), "ababababab");
+        assert!(times.is_ok_and(|[a, b]| a.len() == 3 && b.len() == 3));
+    }
+}

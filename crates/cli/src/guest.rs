@@ -1,0 +1,112 @@
+//! What runs: a built-in guest or a file.
+
+use crate::args::Migrate;
+use crate::failure::Failure;
+use crate::quantity::Size;
+use std::path::PathBuf;
+use vellum_machine::elf::Image;
+use vellum_machine::guests::{Builtin, MINIMUM_MEMORY, selfcheck};
+
+/// A guest program, ready to be placed.
+pub(crate) struct Guest {
+    /// The program.
+    pub(crate) image: Image,
+    builtin: Option<Builtin>,
+}
+
+impl Guest {
+    /// The guest that the command line names.
+    pub(crate) fn load(args: &Migrate) -> Result<Self, Failure> {
+        match args.guest.parse::<Builtin>() {
+            Ok(builtin) => Self::built_in(builtin, args.memory),
+            Err(_) => Self::read(&args.guest),
+        }
+    }
+
+    fn built_in(builtin: Builtin, memory: Size) -> Result<Self, Failure> {
+        if memory.bytes() < MINIMUM_MEMORY {
+            let least = Size::of_bytes(MINIMUM_MEMORY).unwrap_or(memory);
+            return Err(Failure::TooLittleMemory {
+                guest: builtin.to_string(),
+                least,
+                given: memory,
+            });
+        }
+        let elf = builtin.elf().map_err(|_| Failure::Builtin(builtin))?;
+        let image = Image::parse(&elf).map_err(|_| Failure::Builtin(builtin))?;
+        Ok(Self { image, builtin: Some(builtin) })
+    }
+
+    fn read(name: &str) -> Result<Self, Failure> {
+        let path = PathBuf::from(name);
+        let file = std::fs::read(&path)
+            .map_err(|error| Failure::GuestFile { path: path.clone(), error })?;
+        let image = Image::parse(&file).map_err(|error| Failure::GuestImage { path, error })?;
+        Ok(Self { image, builtin: None })
+    }
+
+    /// What must be seen of it at the destination before it is said to run there.
+    pub(crate) fn proof(&self, memory: Size, vcpus: u32) -> Proof {
+        match self.builtin {
+            Some(Builtin::Selfcheck) => {
+                Proof::Passes(selfcheck::passes_to_recheck_all(memory.bytes(), u64::from(vcpus)))
+            }
+            Some(_) => Proof::EveryCpu,
+            None => Proof::AnyCpu,
+        }
+    }
+}
+
+/// What shows that a guest runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Proof {
+    /// Every virtual CPU has finished so many passes: the guest has found all of its memory right
+    /// once more.
+    Passes(u64),
+    /// Every virtual CPU has retired instructions.
+    EveryCpu,
+    /// Some virtual CPU has: who wrote the guest knows how many it uses.
+    AnyCpu,
+}
+
+impl Proof {
+    /// Whether what was seen is enough.
+    pub(crate) fn is_given(self, retired: &[u64], passes: &[u64]) -> bool {
+        match self {
+            Self::Passes(least) => {
+                let enough = passes.iter().all(|passes| *passes >= least);
+                enough && !passes.is_empty() && Self::EveryCpu.is_given(retired, passes)
+            }
+            Self::EveryCpu => !retired.is_empty() && retired.iter().all(|retired| *retired > 0),
+            Self::AnyCpu => retired.iter().any(|retired| *retired > 0),
+        }
+    }
+
+    /// What was seen, once it was.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Self::Passes(_) => "the guest runs on there and has found all of its memory right",
+            Self::EveryCpu => "the guest runs on there on every virtual CPU",
+            Self::AnyCpu => "the guest runs on there",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_idle_cpu_is_not_running_on() {
+        assert!(!Proof::EveryCpu.is_given(&[5, 0], &[0, 0]));
+        assert!(Proof::EveryCpu.is_given(&[5, 1], &[0, 0]));
+        assert!(Proof::AnyCpu.is_given(&[5, 0], &[0, 0]));
+    }
+
+    #[test]
+    fn a_self_checking_guest_has_to_check_everything_on_every_cpu() {
+        assert!(!Proof::Passes(3).is_given(&[9, 9], &[3, 2]));
+        assert!(Proof::Passes(3).is_given(&[9, 9], &[3, 4]));
+        assert!(!Proof::Passes(3).is_given(&[], &[]));
+    }
+}

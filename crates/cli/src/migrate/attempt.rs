@@ -1,0 +1,161 @@
+//! Trying to move a guest, and what follows when nobody knows where it is.
+
+use crate::child::Destination;
+use crate::event::Event;
+use crate::interrupt::Interrupt;
+use crate::show::Show;
+use crate::source::Watch;
+use std::time::{Duration, Instant};
+use vellum_migrate::{
+    Address, Cancel, Cause, Kept, Options, Outcome, Report, SourceGuest, Unknown, migrate,
+};
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Between two questions to a destination that may have the guest.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a wait looks up.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How it ended.
+pub(super) enum Ending {
+    /// The guest runs there.
+    Moved(Report),
+    /// The guest runs here.
+    Kept {
+        /// Where and why it failed.
+        reason: String,
+        /// What was done up to there.
+        report: Report,
+    },
+    /// Somebody gave up before it was known where the guest runs; it is paused here.
+    GivenUp {
+        /// Why it was not known.
+        reason: String,
+        /// What was done up to there.
+        report: Report,
+    },
+}
+
+/// What attempts have in common.
+pub(super) struct Attempts<'a> {
+    pub(super) to: &'a Address,
+    pub(super) downtime: Duration,
+    pub(super) count: u32,
+    pub(super) interrupt: &'a Interrupt,
+    pub(super) show: &'a Show,
+}
+
+/// What somebody has decided about a guest that may be in two places.
+enum Decision {
+    /// It does not run there.
+    Resume,
+    /// Nobody waits any longer.
+    GiveUp,
+    /// Nobody has: ask again.
+    Ask,
+}
+
+impl Attempts<'_> {
+    /// Tries until the guest has moved, or was tried often enough, or somebody stops it.
+    pub(super) fn run<G: SourceGuest>(
+        &self,
+        mut guest: G,
+        mut child: Option<&mut Destination>,
+    ) -> Ending {
+        let mut left = self.count.max(1);
+        loop {
+            left -= 1;
+            let kept = match self.once(guest, child.as_deref_mut()) {
+                Ok(kept) => kept,
+                Err(ending) => return ending,
+            };
+            let reason = kept.failure.to_string();
+            self.show.say(&Event::RunsOn { reason: reason.clone() });
+            let cancelled = matches!(kept.failure.cause, Cause::Cancelled);
+            if left == 0 || cancelled || !self.pause() {
+                return Ending::Kept { reason, report: kept.report };
+            }
+            guest = kept.guest;
+        }
+    }
+
+    /// One attempt. `Err` is its end where there can be no other.
+    fn once<G: SourceGuest>(
+        &self,
+        guest: G,
+        child: Option<&mut Destination>,
+    ) -> Result<Kept<G>, Ending> {
+        let mut watch = Watch::new(self.show);
+        let outcome = migrate(guest, self.to, &self.options(), &mut |now| watch.see(now));
+        match outcome {
+            Outcome::Moved(moved) => Err(self.moved(moved.report)),
+            Outcome::Kept(kept) => Ok(kept),
+            Outcome::Unknown(unknown) => self.settle(unknown, child),
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options { downtime: self.downtime, cancel: self.interrupt.cancel(), ..Options::default() }
+    }
+
+    fn moved(&self, report: Report) -> Ending {
+        self.show.say(&Event::HandedOver);
+        Ending::Moved(report)
+    }
+
+    /// Asks the destination until it answers, or somebody decides.
+    fn settle<G: SourceGuest>(
+        &self,
+        mut unknown: Unknown<G>,
+        mut child: Option<&mut Destination>,
+    ) -> Result<Kept<G>, Ending> {
+        let _stale = self.interrupt.take_resume();
+        self.show.say(&Event::Unknown { reason: unknown.failure().to_string() });
+        loop {
+            // Not the cancel of the attempt, which is what may have ended the wait for an answer.
+            match unknown.ask(&Cancel::new()) {
+                Outcome::Moved(moved) => return Err(self.moved(moved.report)),
+                Outcome::Kept(kept) => return Ok(kept),
+                Outcome::Unknown(still) => unknown = still,
+            }
+            match self.decision(child.as_deref_mut()) {
+                Decision::Resume => return Ok(unknown.resume()),
+                Decision::GiveUp => {
+                    let reason = unknown.failure().to_string();
+                    return Err(Ending::GivenUp { reason, report: unknown.report().clone() });
+                }
+                Decision::Ask => {}
+            }
+        }
+    }
+
+    /// Waits until it is time to ask again, or somebody decides.
+    fn decision(&self, mut child: Option<&mut Destination>) -> Decision {
+        let until = Instant::now() + ASK_EVERY;
+        loop {
+            let child_ended = child.as_deref_mut().is_some_and(Destination::has_ended);
+            if child_ended || self.interrupt.take_resume() {
+                return Decision::Resume;
+            }
+            if self.interrupt.stop_asked() {
+                return Decision::GiveUp;
+            }
+            if Instant::now() >= until {
+                return Decision::Ask;
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// Waits a little. False if somebody stops it.
+    fn pause(&self) -> bool {
+        let until = Instant::now() + PAUSE;
+        while Instant::now() < until && !self.interrupt.stop_asked() {
+            std::thread::sleep(TICK);
+        }
+        !self.interrupt.stop_asked()
+    }
+}

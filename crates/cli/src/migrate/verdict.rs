@@ -1,0 +1,124 @@
+//! Whether it was right.
+
+use super::Job;
+use super::attempt::Ending;
+use crate::child::{Destination, Waited};
+use crate::event::{Ended, Event};
+use crate::quantity::show_count;
+use crate::report::{Report, Round, Stop};
+use std::time::{Duration, Instant};
+use vellum_migrate as library;
+
+/// A guest that shows no sign of life for so long is said not to run.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was seen of the guest at the destination.
+enum Seen {
+    /// It runs, and has retired so many instructions there.
+    RunningOn(u64),
+    /// Something else.
+    Otherwise(String),
+}
+
+impl Job<'_> {
+    /// The report on how it ended.
+    pub(super) fn judge(&self, ending: Ending, child: Option<&mut Destination>) -> Report {
+        match ending {
+            Ending::Moved(report) => self.judge_moved(self.measured(report), child),
+            Ending::Kept { reason, report } => Report {
+                reason: format!("{reason}. The guest ran on here, and ends with this process."),
+                ..self.measured(report)
+            },
+            Ending::GivenUp { reason, report } => Report {
+                reason: format!(
+                    "{reason}. Nobody knows whether the destination runs the guest; it ends here."
+                ),
+                ..self.measured(report)
+            },
+        }
+    }
+
+    fn judge_moved(&self, report: Report, child: Option<&mut Destination>) -> Report {
+        let same = format!("{} pages have the same digest on both sides", show_count(report.pages));
+        let Some(child) = child else {
+            let reason = format!("{same}, and the destination says that it runs the guest.");
+            return Report { verified: true, reason, ..report };
+        };
+        match self.look(child) {
+            Seen::RunningOn(retired) => Report {
+                verified: true,
+                reason: format!("{same}, and {}.", self.proof().sentence()),
+                ran_on: Some(retired),
+                ..report
+            },
+            Seen::Otherwise(what) => Report { reason: format!("{same}, but {what}."), ..report },
+        }
+    }
+
+    /// Watches the guest at the destination until it is clear whether it runs on.
+    fn look(&self, child: &mut Destination) -> Seen {
+        let until = Instant::now() + PATIENCE;
+        let stop = || self.interrupt.stop_asked() || Instant::now() >= until;
+        match child.wait(|event| self.sign_of_life(event), stop) {
+            Waited::For(seen) => seen,
+            Waited::Gone => Seen::Otherwise("the destination's process ended".to_owned()),
+            Waited::Stopped if self.interrupt.stop_asked() => {
+                Seen::Otherwise("it was interrupted before the guest was seen to run".to_owned())
+            }
+            Waited::Stopped => Seen::Otherwise(format!(
+                "the guest was not seen to run on within {} s",
+                PATIENCE.as_secs()
+            )),
+        }
+    }
+
+    fn sign_of_life(&self, event: &Event) -> Option<Seen> {
+        match event {
+            Event::Progress { retired, passes } => {
+                self.show.say(event);
+                let given = self.proof().is_given(retired, passes);
+                given.then(|| Seen::RunningOn(retired.iter().sum()))
+            }
+            Event::Console { .. } => {
+                self.show.say(event);
+                None
+            }
+            Event::Ended { how: Ended::Failed, reason } => Some(Seen::Otherwise(reason.clone())),
+            Event::Ended { .. } => {
+                Some(Seen::Otherwise("the guest ended before it was seen to run on".to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The library's figures.
+    fn measured(&self, from: library::Report) -> Report {
+        Report {
+            rounds: from.rounds.iter().map(round).collect(),
+            total_ns: Some(ns(from.total)),
+            downtime_ns: from.downtime.map(ns),
+            stop: from.stop.map(stop),
+            verify_ns: from.verify.map(ns),
+            first_harvest_ns: from.first_harvest.map(ns),
+            ..self.report()
+        }
+    }
+}
+
+fn round(round: &library::Round) -> Round {
+    let library::Round { dirty, sent, zero, bytes, time } = *round;
+    Round { dirty, sent, zero, bytes, ns: ns(time) }
+}
+
+fn stop(stop: library::Stop) -> Stop {
+    match stop {
+        library::Stop::Fits => Stop::Fits,
+        library::Stop::NoProgress => Stop::NoProgress,
+        library::Stop::TooManyRounds => Stop::TooManyRounds,
+    }
+}
+
+/// In nanoseconds; centuries are cut short.
+pub(super) fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,101 @@
+//! The machine that sends: what the migration library sees of it.
+
+use crate::event::Event;
+use crate::identity::Identity;
+use crate::show::Show;
+use vellum_machine::log::{BoardLog, Track};
+use vellum_machine::machine::{Machine, SnapshotError};
+use vellum_machine::walker::WalkedFormat;
+use vellum_memory::guest::GuestMemoryMmap;
+use vellum_migrate::{Phase, Progress, SourceGuest};
+use vellum_pte::AddressSpace;
+
+/// A running machine that can move away. Says when it stops and, beforehand, when it runs.
+pub(crate) struct Source<'m, F: WalkedFormat> {
+    machine: &'m Machine<F>,
+    log: BoardLog<'m, F>,
+    identity: Identity,
+    show: &'m Show,
+}
+
+impl<'m, F: WalkedFormat> Source<'m, F> {
+    /// Of `machine`, its writes tracked as `track` says.
+    pub(crate) fn new(
+        machine: &'m Machine<F>,
+        track: Track,
+        identity: Identity,
+        show: &'m Show,
+    ) -> Self {
+        Self { machine, log: BoardLog::new(machine.board(), track), identity, show }
+    }
+}
+
+impl<'m, F: WalkedFormat> SourceGuest for Source<'m, F> {
+    type Memory = GuestMemoryMmap;
+    type Dirty = BoardLog<'m, F>;
+    type Error = SnapshotError;
+
+    fn identity(&self) -> Vec<u8> {
+        self.identity.to_bytes()
+    }
+
+    fn memory(&self, _: AddressSpace) -> &GuestMemoryMmap {
+        self.machine.board().memory()
+    }
+
+    fn dirty(&mut self) -> &mut BoardLog<'m, F> {
+        &mut self.log
+    }
+
+    fn pause(&mut self) {
+        self.machine.pause();
+        self.show.say(&Event::Paused);
+    }
+
+    fn resume(&mut self) {
+        self.show.say(&Event::Running);
+        self.machine.resume();
+    }
+
+    fn save_state(&mut self) -> Result<Vec<u8>, SnapshotError> {
+        self.machine.save().map(|state| state.to_bytes())
+    }
+}
+
+/// Turns the library's progress into events.
+pub(crate) struct Watch<'s> {
+    show: &'s Show,
+    phase: Option<Phase>,
+    round: u32,
+}
+
+impl<'s> Watch<'s> {
+    /// Nothing seen yet.
+    pub(crate) fn new(show: &'s Show) -> Self {
+        Self { show, phase: None, round: 0 }
+    }
+
+    /// Tells whoever looks on.
+    pub(crate) fn see(&mut self, progress: Progress) {
+        if self.phase.replace(progress.phase) != Some(progress.phase) {
+            self.enter(progress.phase);
+        }
+        let (round, done, of) = (progress.round, progress.sent, progress.sent + progress.remaining);
+        if of == 0 {
+            // A round that has no pages yet: what it holds is still being found.
+        } else if round > self.round {
+            self.round = round;
+            self.show.say(&Event::Round { round, dirty: of });
+        } else if round > 0 {
+            self.show.say(&Event::Copying { round, done, of });
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        match phase {
+            Phase::Start => self.show.say(&Event::Connected),
+            Phase::HandOver => self.show.say(&Event::HandingOver),
+            _ => {}
+        }
+    }
+}

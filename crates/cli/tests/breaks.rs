@@ -1,0 +1,46 @@
+//! Every deliberate bug makes a migration fail its verification, within three seeds.
+
+mod session;
+
+use session::{code, json, run};
+
+const SEEDS: [&str; 3] = ["1", "2", "3"];
+
+fn assert_caught(bug: &str) {
+    let caught = SEEDS.iter().any(|seed| fails(bug, seed));
+    assert!(caught, "--break {bug} was verified with each of the seeds {SEEDS:?}");
+}
+
+/// Whether it ended as a migration that lost something ends.
+fn fails(bug: &str, seed: &str) -> bool {
+    let output = run(&["migrate", "--json", "--break", bug, "--seed", seed]);
+    let verified = json(&output)["verified"].as_bool().expect("`verified` is a truth value");
+    assert_eq!(code(&output), if verified { 0 } else { 1 }, "{}", json(&output));
+    !verified
+}
+
+#[test]
+fn a_mark_before_the_leaf_is_opened_is_caught() {
+    assert_caught("mark-early");
+}
+
+#[test]
+fn a_harvest_without_its_shoot_down_is_caught() {
+    assert_caught("skip-flush");
+}
+
+#[test]
+fn a_dropped_bit_is_caught() {
+    assert_caught("drop-bit");
+}
+
+#[test]
+fn a_settle_after_the_opening_is_caught() {
+    assert_caught("late-settle");
+}
+
+#[test]
+fn without_a_break_the_same_migration_is_verified() {
+    let output = run(&["migrate", "--json"]);
+    assert_eq!(code(&output), 0, "{}", json(&output));
+}

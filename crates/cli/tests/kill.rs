@@ -1,0 +1,1 @@
+//! Either process killed at random moments.

@@ -1,0 +1,89 @@
+//! `vellum migrate` with a destination of its own.
+
+mod session;
+
+use session::{Folder, SMALL, Session, code, complaint, json, run, vellum};
+
+fn small(more: &[&str]) -> std::process::Output {
+    run(&[&["migrate"], &SMALL[..], more].concat())
+}
+
+#[test]
+fn a_migration_verifies_and_says_so() {
+    let output = small(&[]);
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    for word in ["round", "dirty", "total", "downtime", "first harvest", "Verified:"] {
+        assert!(text.contains(word), "{word} is not in {text}");
+    }
+}
+
+#[test]
+fn json_is_one_object_with_every_field() {
+    let output = small(&["--json"]);
+    let report = json(&output);
+    assert_eq!(report["verified"], true, "{report}");
+    assert_eq!(report["pages"], 4096);
+    for field in ["total_ns", "downtime_ns", "verify_ns", "first_harvest_ns"] {
+        assert!(report[field].as_u64().is_some_and(|ns| ns > 0), "{field}: {report}");
+    }
+    assert_eq!(report["rounds"][0]["dirty"], 4096);
+}
+
+#[test]
+fn every_guest_moves_in_either_format_and_by_either_way_of_tracking() {
+    for guest in ["selfcheck", "sequential", "random", "zipf", "idle"] {
+        for (format, track) in [("ept", "per-page"), ("npt", "protect-all")] {
+            let output = small(&["--json", "--guest", guest, "--format", format, "--track", track]);
+            let report = json(&output);
+            assert_eq!(report["verified"], true, "{guest}: {report}");
+            assert_eq!((&report["format"], &report["method"]), (&format.into(), &track.into()));
+        }
+    }
+}
+
+#[test]
+fn auto_says_what_it_chose_and_why() {
+    let report = json(&small(&["--json"]));
+    let method = report["method"].as_str().unwrap_or_default();
+    assert!(["per-page", "protect-all"].contains(&method), "{report}");
+    assert!(report["method_reason"].as_str().is_some_and(|why| !why.is_empty()), "{report}");
+}
+
+#[test]
+fn the_table_fits_a_narrow_terminal() {
+    let output = vellum(&["migrate"]).args(SMALL).env("COLUMNS", "30").output();
+    let output = output.expect("the binary was built");
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+}
+
+#[test]
+fn a_program_with_its_output_closed_still_ends_well() {
+    let mut session = Session::migrate(&SMALL);
+    session.drain();
+    assert_eq!(session.end().code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_leaves_no_process_and_no_socket_behind() {
+    let folder = Folder::new("interrupted");
+    let mut session = Session::migrate_in(&folder, &["--memory", "256M"]);
+    session.until("round");
+    session.interrupt();
+    session.until("runs-on");
+    assert_eq!(session.end().code(), Some(1));
+    assert!(folder.is_empty(), "the socket's folder is left");
+}
+
+#[test]
+fn a_killed_source_takes_its_own_destination_along() {
+    let folder = Folder::new("orphan");
+    let mut session = Session::migrate_in(&folder, &["--memory", "256M"]);
+    session.until("round");
+    session.kill();
+    session.end();
+    // The destination removes the folder when it notices, and nothing else would.
+    while !folder.is_empty() {
+        std::thread::yield_now();
+    }
+}
