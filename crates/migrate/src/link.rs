@@ -310,4 +310,10 @@ pub(crate) fn reason(cause: &Cause) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+impl Link {
+    /// Whatever bytes, to see what the other side makes of them.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        // It may have had enough already.
+        let _ = self.write(&[bytes]);
+    }
+}

@@ -13,7 +13,7 @@ use crate::wire::{
 };
 use crate::zero::is_zero;
 use std::time::Instant;
-use vellum_memory::guest::{Bytes, GuestAddress, GuestMemory, PAGE_BYTES, read_page, write_page};
+use vellum_memory::guest::{Bytes, GuestAddress, GuestMemory, PAGE_BYTES, write_page};
 use vellum_memory::{Gfn, Layout, Region};
 
 /// A guest that was accepted and is not taken yet. Dropping it discards what came.
@@ -229,11 +229,9 @@ impl<G: IncomingGuest> Place<G> {
 /// Makes the run's pages zero. One that is zero already is only read, so that a sparse memory stays
 /// sparse; one that held data is overwritten.
 fn clear_run<M: GuestMemory>(memory: &M, region: Region, run: Run) -> Result<(), Cause> {
-    let mut page = [0; PAGE_BYTES];
     for offset in run.first..run.first + run.pages {
         let gfn = gfn(region, offset);
-        read_page(memory, gfn, &mut page).map_err(Cause::Memory)?;
-        if !is_zero(&page) {
+        if !is_zero(memory, gfn).map_err(Cause::Memory)? {
             write_page(memory, gfn, &[0; PAGE_BYTES]).map_err(Cause::Memory)?;
         }
     }

@@ -56,15 +56,14 @@ impl Batch {
         if self.is_full() { self.flush(link) } else { Ok(()) }
     }
 
-    /// Reads one page into the free place; one of zeros leaves the place free.
+    /// Reads one page, unless it holds zeros. If the guest stores to it meanwhile it is sent again:
+    /// it was protected before.
     fn read<M: GuestMemory>(&mut self, memory: &M, gfn: Gfn, page: u64) -> Result<(), Cause> {
-        let place = &mut self.data[self.used..];
-        let Some(place) = place.first_chunk_mut() else { return Ok(()) };
-        read_page(memory, gfn, place).map_err(Cause::Memory)?;
-        if is_zero(place) {
+        if is_zero(memory, gfn).map_err(Cause::Memory)? {
             self.counts.zero += 1;
             append(&mut self.zero, page);
-        } else {
+        } else if let Some(place) = self.data[self.used..].first_chunk_mut() {
+            read_page(memory, gfn, place).map_err(Cause::Memory)?;
             self.used += PAGE;
             self.counts.sent += 1;
             append(&mut self.full, page);
