@@ -18,6 +18,7 @@ const PAGES: usize = 1000;
 struct Hypervisor {
     words: Vec<AtomicU64>,
     versions: Vec<AtomicU64>,
+    stores: AtomicU64,
 }
 
 impl Hypervisor {
@@ -25,6 +26,15 @@ impl Hypervisor {
     fn store(&self, page: usize, value: u64) {
         self.words[page].store(value, Ordering::Relaxed);
         self.versions[page].fetch_add(1, Ordering::Release);
+        self.stores.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until the guest has stored a few hundred times more.
+    fn let_it_run(&self) {
+        let enough = self.stores.load(Ordering::Relaxed) + 300;
+        while self.stores.load(Ordering::Relaxed) < enough {
+            thread::yield_now();
+        }
     }
 }
 
@@ -122,8 +132,10 @@ fn copy_all<S: DirtySource>(
     (0..PAGES as u64).for_each(&mut copy);
     let mut set = PageSet::new(source.layout());
     for number in 1..=20 {
+        from.let_it_run();
         round(source, &mut set, number, &mut copy)?;
     }
+    from.let_it_run();
     pause();
     let mut number = 21;
     loop {
@@ -155,7 +167,7 @@ fn layout() -> Result<Layout, LayoutError> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fresh = || (0..PAGES).map(|_| AtomicU64::new(0)).collect();
-    let hypervisor = Hypervisor { words: fresh(), versions: fresh() };
+    let hypervisor = Hypervisor { words: fresh(), versions: fresh(), stores: AtomicU64::new(0) };
     let mut source = Versions { hypervisor: &hypervisor, layout: layout()?, seen: Vec::new() };
     let paused = AtomicBool::new(false);
     let there = thread::scope(|scope| {
