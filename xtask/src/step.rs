@@ -98,7 +98,7 @@ fn breaks() -> Result<(), Failure> {
 
 /// In a target folder of its own: `--cfg loom` would rebuild everything at every change of step.
 fn loom() -> Result<(), Failure> {
-    let mut command = cargo("test --locked --release -p vellum-mmu --test loom");
+    let mut command = cargo("test --locked --release -p vellum-mmu --features breaks --lib --test loom");
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target().join("loom"));
     if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         command.env("LOOM_MAX_PREEMPTIONS", LOOM_MAX_PREEMPTIONS);

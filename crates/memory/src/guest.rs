@@ -1,7 +1,7 @@
 //! The guest's bytes, over rust-vmm's `vm-memory`.
 
-pub use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, MemoryRegionAddress};
 use vellum_pte::{Gfn, PAGE_SIZE};
+pub use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, MemoryRegionAddress};
 
 /// The size of a page as an array length.
 pub const PAGE_BYTES: usize = PAGE_SIZE as usize;

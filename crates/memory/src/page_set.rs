@@ -76,11 +76,7 @@ impl PageSet {
 impl RegionSet {
     fn new(region: Region) -> Self {
         let words = index(region.range.pages().div_ceil(64));
-        Self {
-            region,
-            words: alloc::vec![0; words],
-            summary: alloc::vec![0; words.div_ceil(64)],
-        }
+        Self { region, words: alloc::vec![0; words], summary: alloc::vec![0; words.div_ceil(64)] }
     }
 
     /// The region it is about.

@@ -26,7 +26,10 @@ pub(crate) fn try_box<T>(value: T) -> Result<Box<T>, (OutOfMemory, T)> {
 }
 
 /// A boxed slice of `length` values, or an error.
-pub(crate) fn try_slice<T>(length: usize, make: impl FnMut() -> T) -> Result<Box<[T]>, OutOfMemory> {
+pub(crate) fn try_slice<T>(
+    length: usize,
+    make: impl FnMut() -> T,
+) -> Result<Box<[T]>, OutOfMemory> {
     let mut values = Vec::new();
     values.try_reserve_exact(length).map_err(|_| OutOfMemory)?;
     values.extend(core::iter::repeat_with(make).take(length));

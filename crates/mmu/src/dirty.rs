@@ -183,3 +183,6 @@ const fn index(number: u64) -> usize {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom, feature = "breaks"))]
+mod loom_tests;

@@ -49,9 +49,7 @@ impl<T> SpinLock<T> {
 
     fn try_take(&self) -> bool {
         // Acquire: pairs with the release of the guard before.
-        self.state
-            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     #[cold]

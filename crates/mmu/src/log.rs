@@ -70,7 +70,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         }
         let mut debt = self.debts.raise(self.context());
         let state = self.enter();
-        let protected = state.slots.named(id).map(|slot| self.protect_slot(&state, slot, &mut debt));
+        let protected =
+            state.slots.named(id).map(|slot| self.protect_slot(&state, slot, &mut debt));
         drop(state);
         drop(debt);
         Ok(protected?)

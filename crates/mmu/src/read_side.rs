@@ -92,9 +92,11 @@ impl<T> ReadSide<T> {
             }
             row = match row.next.get() {
                 Some(next) => next,
-                None => row.next.set(try_box(Row::new()).map_err(|(error, _)| error)?).unwrap_or_else(|_| {
-                    row.next.get().expect("another was faster, so it is there")
-                }),
+                None => {
+                    row.next.set(try_box(Row::new()).map_err(|(error, _)| error)?).unwrap_or_else(
+                        |_| row.next.get().expect("another was faster, so it is there"),
+                    )
+                }
             };
         }
     }
@@ -124,7 +126,10 @@ impl<T> ReadSide<T> {
             self.unseated.0.fetch_add(1, Ordering::Acquire);
             fence_after_rmw();
             if self.writer.0.load(Ordering::Acquire) == OUTSIDE {
-                return ReadGuard { value: self.value.get(), place: Place::Count(&self.unseated.0) };
+                return ReadGuard {
+                    value: self.value.get(),
+                    place: Place::Count(&self.unseated.0),
+                };
             }
             // Release: what was read lies before the leaving.
             self.unseated.0.fetch_sub(1, Ordering::Release);
@@ -163,7 +168,9 @@ impl<T> ReadSide<T> {
     fn store_before_load(&self) {
         match self.entry {
             // The writer's `barrier_all` is the other half: see docs/ordering.md, "read side".
-            Entry::WriterPays => core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst),
+            Entry::WriterPays => {
+                core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst)
+            }
             Entry::ReaderFences => fence(Ordering::SeqCst),
         }
     }

@@ -32,8 +32,14 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
         let context =
             Context { embedder: &mmu.embedder, tally: &self.seat.tally, breaks: mmu.breaks };
         context.count(Event::Fault);
-        let fault =
-            Fault { state: &state, protection: &mmu.protection, context, space, gfn: gpa.gfn(), access };
+        let fault = Fault {
+            state: &state,
+            protection: &mmu.protection,
+            context,
+            space,
+            gfn: gpa.gfn(),
+            access,
+        };
         let outcome = fault.handle();
         drop(state);
         if matches!(outcome, Outcome::Mapped | Outcome::Spurious) {

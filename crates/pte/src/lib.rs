@@ -30,7 +30,7 @@ mod npt;
 #[cfg(test)]
 mod tests;
 
-pub use address::{AddressSpace, Gfn, GfnRange, Gpa, Level, Pfn, SlotId, PAGE_SHIFT, PAGE_SIZE};
+pub use address::{AddressSpace, Gfn, GfnRange, Gpa, Level, PAGE_SHIFT, PAGE_SIZE, Pfn, SlotId};
 pub use entry::{Entry, Gate, Leaf, Write};
 pub use ept::Ept;
 pub use format::{Format, Raw};

@@ -29,11 +29,12 @@ fn any_entry() -> impl Strategy<Value = (Entry, Level)> {
     prop_oneof![
         any_level().prop_map(|level| (Entry::Absent, level)),
         (any_leaf(), any_level()).prop_map(|(leaf, level)| (Entry::Leaf(leaf), level)),
-        (any_pfn(), any_gate(), any::<bool>(), prop_oneof![
-            Just(Level::L2),
-            Just(Level::L3),
-            Just(Level::L4)
-        ])
+        (
+            any_pfn(),
+            any_gate(),
+            any::<bool>(),
+            prop_oneof![Just(Level::L2), Just(Level::L3), Just(Level::L4)]
+        )
             .prop_map(|(child, gate, accessed, level)| {
                 (Entry::Table { child, gate, accessed }, level)
             }),

@@ -26,7 +26,11 @@ impl<F: Format> Table<F> {
     }
 
     /// Calls `visit` for each last-level table that has a page of `range`.
-    pub(crate) fn for_each_leaf_table<'t>(&'t self, range: GfnRange, visit: &mut impl FnMut(&'t Self)) {
+    pub(crate) fn for_each_leaf_table<'t>(
+        &'t self,
+        range: GfnRange,
+        visit: &mut impl FnMut(&'t Self),
+    ) {
         if self.level == Level::L1 {
             return visit(self);
         }

@@ -1,0 +1,66 @@
+//! Leaf dirtying against harvests, and harvests against each other.
+
+use crate::hardware::{Copied, World};
+use crate::{Plan, explore, must_object};
+use loom::thread;
+use vellum_mmu::{Break, Protect};
+use vellum_pte::{AddressSpace, Gpa};
+
+/// A vCPU stores while somebody harvests page by page.
+fn store_against_harvest(plan: Plan) {
+    let world = World::new(plan);
+    world.load(0);
+    let migration = world.clone();
+    let migration = thread::spawn(move || Copied::default().round(&migration, Protect::Pages));
+    world.begin();
+    world.store(0, 0, 1);
+    world.store(0, 0, 2);
+    let copied = migration.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_write_is_logged_or_still_protected() {
+    explore(store_against_harvest);
+}
+
+#[test]
+fn marking_before_opening_loses_a_write() {
+    must_object(Break::MarkEarly, store_against_harvest);
+}
+
+#[test]
+fn a_skipped_shoot_down_loses_a_write() {
+    must_object(Break::SkipFlush, store_against_harvest);
+}
+
+#[test]
+fn a_dropped_bit_loses_a_write() {
+    must_object(Break::DropBit, store_against_harvest);
+}
+
+/// A harvest finds a page read-only that another harvest has protected and not yet shot down.
+/// The next store to a page that it returned must trap all the same.
+fn harvest_against_unpaid_shoot_down(plan: Plan) {
+    let world = World::new(plan);
+    world.store(0, 0, 1);
+    let other = world.clone();
+    let other = thread::spawn(move || drop(other.harvest(Protect::Pages)));
+    world.begin();
+    // A device writes to the page, so that this harvest finds it too.
+    world.mmu.guest_writer().write(AddressSpace::NORMAL, Gpa::new(0), &[2]).expect("memory");
+    if world.harvest(Protect::Pages).contains(&0) {
+        assert!(!world.try_store(0, 0, 3), "a store after the harvest retires unseen");
+    }
+    other.join().expect("no panic");
+}
+
+#[test]
+fn a_harvest_pays_for_anothers_shoot_down() {
+    explore(harvest_against_unpaid_shoot_down);
+}
+
+#[test]
+fn ignoring_anothers_debt_lets_a_store_through() {
+    must_object(Break::IgnoreDebt, harvest_against_unpaid_shoot_down);
+}

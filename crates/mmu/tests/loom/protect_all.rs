@@ -1,0 +1,117 @@
+//! Write-protect-all against faults, and push-downs against each other and against harvests.
+
+use crate::hardware::{Copied, World};
+use crate::{PREEMPTIONS_OF_THREE, Plan, explore, explore_bounded, must_object};
+use loom::sync::Arc;
+use loom::thread;
+use vellum_mmu::{Break, Protect};
+
+/// A vCPU maps, links and opens while protection comes over it.
+fn fault_against_protect_all(plan: Plan) {
+    let world = World::new(plan);
+    let migration = world.clone();
+    let migration = thread::spawn(move || Copied::default().round(&migration, Protect::Nothing));
+    world.begin();
+    world.store(0, 0, 1);
+    world.store(0, 0, 2);
+    let copied = migration.join().expect("no panic");
+    copied.finish(&world, Protect::Nothing);
+}
+
+#[test]
+fn protect_all_reaches_a_fault_in_mid_walk() {
+    explore(fault_against_protect_all);
+}
+
+#[test]
+fn protect_all_without_its_shoot_down_loses_a_write() {
+    must_object(Break::SkipFlush, fault_against_protect_all);
+}
+
+/// Two pages of one table, written, harvested and closed from above.
+fn closed_world(plan: Plan) -> (Arc<World>, Copied) {
+    let world = World::new(plan);
+    world.store(0, 0, 1);
+    world.store(0, 1, 1);
+    let copied = Copied::default().round(&world, Protect::Nothing);
+    (world, copied)
+}
+
+/// Two vCPUs push one table down while a third thread harvests in the way of `protect`.
+fn two_push_downs(plan: Plan, protect: Protect) {
+    let (world, copied) = closed_world(plan);
+    let (other, migration) = (world.clone(), world.clone());
+    let other = thread::spawn(move || other.store(0, 0, 2));
+    let migration = thread::spawn(move || copied.round(&migration, protect));
+    world.begin();
+    world.store(1, 1, 2);
+    world.store(1, 1, 3);
+    other.join().expect("no panic");
+    let copied = migration.join().expect("no panic");
+    copied.finish(&world, protect);
+}
+
+/// The same with the harvest on the thread of one vCPU, after its store. (With three threads that
+/// take the root's lock, loom schedules the two that wait for ever.)
+fn two_push_downs_then_protect_all(plan: Plan) {
+    let (world, copied) = closed_world(plan);
+    let other = world.clone();
+    let other = thread::spawn(move || {
+        other.store(0, 0, 2);
+        copied.round(&other, Protect::Nothing)
+    });
+    world.begin();
+    world.store(1, 1, 2);
+    world.store(1, 1, 3);
+    let copied = other.join().expect("no panic");
+    copied.finish(&world, Protect::Nothing);
+}
+
+#[test]
+fn two_push_downs_and_a_harvest_by_pages_lose_nothing() {
+    explore_bounded(PREEMPTIONS_OF_THREE, |plan| two_push_downs(plan, Protect::Pages));
+}
+
+#[test]
+fn two_push_downs_and_protect_all_lose_nothing() {
+    explore(two_push_downs_then_protect_all);
+}
+
+#[test]
+fn opening_above_before_settling_below_loses_a_write() {
+    must_object(Break::LateSettle, two_push_downs_then_protect_all);
+}
+
+#[test]
+fn settling_without_the_lock_loses_a_write() {
+    must_object(Break::SettleUnlocked, |plan| two_push_downs(plan, Protect::Pages));
+}
+
+/// A fault that passed the root before it closed opens a leaf while a push-down settles its table.
+fn settle_against_opening(plan: Plan) {
+    let world = World::new(plan);
+    world.load(0);
+    world.store(1, 1, 1);
+    let migration = world.clone();
+    let migration = thread::spawn(move || {
+        let copied = Copied::default().round(&migration, Protect::Nothing);
+        migration.store(1, 1, 2);
+        copied
+    });
+    world.begin();
+    world.store(0, 0, 1);
+    let copied = migration.join().expect("no panic").round(&world, Protect::Nothing);
+    world.store(1, 1, 3);
+    world.store(0, 0, 2);
+    copied.finish(&world, Protect::Nothing);
+}
+
+#[test]
+fn a_leaf_that_opens_during_a_settle_is_covered() {
+    explore(settle_against_opening);
+}
+
+#[test]
+fn clearing_before_taking_the_set_out_loses_a_write() {
+    must_object(Break::ClearFirst, settle_against_opening);
+}
