@@ -1,5 +1,6 @@
 //! How fast the channel is: a paused guest's pages over a Unix socket, random and zero, against a
 //! bare copy through a socket of the same kind. Run it with `--release`.
+#![allow(clippy::cast_possible_truncation)] // bytes made of counters
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -12,7 +13,7 @@ use vellum_memory::{
     SlotId,
 };
 use vellum_migrate::{
-    Address, Destination, IncomingGuest, Limits, Options, Outcome, Receiver, Refusal, SourceGuest,
+    Address, Destination, Fresh, IncomingGuest, Limits, Options, Outcome, Receiver, Refusal, SourceGuest,
     Verify, migrate,
 };
 
@@ -24,6 +25,7 @@ const TURNS: usize = 5;
 struct Still {
     memory: GuestMemoryMmap,
     log: NothingDirty,
+    fresh: Fresh,
 }
 
 /// Its log.
@@ -79,6 +81,9 @@ impl IncomingGuest for Still {
     fn memory(&self, _: AddressSpace) -> &GuestMemoryMmap {
         &self.memory
     }
+    fn fresh(&self) -> Fresh {
+        self.fresh
+    }
     fn restore(&mut self, _: &[u8]) -> Result<(), Never> {
         Ok(())
     }
@@ -104,7 +109,7 @@ fn still(fill: impl Fn(usize) -> u8) -> Result<Still, Box<dyn Error>> {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), BYTES)])?;
     let bytes: Vec<u8> = (0..BYTES).map(fill).collect();
     memory.write_slice(&bytes, GuestAddress(0))?;
-    Ok(Still { memory, log: NothingDirty(layout()?) })
+    Ok(Still { memory, log: NothingDirty(layout()?), fresh: Fresh::Anything })
 }
 
 /// One migration: the time of its first round.
@@ -148,16 +153,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let receiver = Receiver::bind(&Address::Unix(path))?;
     let mut random = still(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 | 1)?;
     let mut zero = still(|_| 0)?;
-    let mut homes = [Home(Some(still(|_| 1)?)), Home(Some(still(|_| 0)?))];
-    let [mut bare, mut full, mut empty] = [vec![], vec![], vec![]];
+    let mut full_home = Home(Some(still(|_| 1)?));
+    let mut zero_home = Home(Some(still(|_| 0)?));
+    let mut fresh_home = Home(Some(Still { fresh: Fresh::Zeros, ..still(|_| 0)? }));
+    let [mut bare, mut full, mut empty, mut fresh] = [const { Vec::new() }; 4];
     for _ in 0..TURNS {
         bare.push(bare_copy()?);
-        full.push(move_once(&mut random, &mut homes[0], &receiver)?);
-        empty.push(move_once(&mut zero, &mut homes[1], &receiver)?);
+        full.push(move_once(&mut random, &mut full_home, &receiver)?);
+        empty.push(move_once(&mut zero, &mut zero_home, &receiver)?);
+        fresh.push(move_once(&mut zero, &mut fresh_home, &receiver)?);
     }
-    let [bare, full, empty] = [bare, full, empty].map(median);
-    println!("bare socket copy {bare:6.2} GB/s");
-    println!("random pages     {full:6.2} GB/s  {:.2} of it", full / bare);
-    println!("zero pages       {empty:6.2} GB/s  {:.2} of it", empty / bare);
+    let [bare, full, empty, fresh] = [bare, full, empty, fresh].map(median);
+    println!("bare socket copy              {bare:6.2} GB/s");
+    println!("random pages                  {full:6.2} GB/s  {:.2} of it", full / bare);
+    println!("zero pages over anything      {empty:6.2} GB/s  {:.2} of it", empty / bare);
+    println!("zero pages over fresh memory  {fresh:6.2} GB/s  {:.2} of it", fresh / bare);
     Ok(())
 }

@@ -78,6 +78,17 @@ pub trait Destination {
     fn prepare(&mut self, identity: &[u8], layout: &Layout) -> Result<Self::Guest, Refusal>;
 }
 
+/// What the memory of an arriving guest holds before anything has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Fresh {
+    /// Anything: each page of zeros is looked at, and overwritten if it is not one.
+    #[default]
+    Anything,
+    /// Zeros, fresh from the system: a page of zeros that never held anything else is not even
+    /// looked at, so that a sparse memory costs nothing to receive.
+    Zeros,
+}
+
 /// A guest that arrives. Dropping it discards it.
 pub trait IncomingGuest {
     /// Its bytes.
@@ -87,6 +98,12 @@ pub trait IncomingGuest {
 
     /// The bytes of one address space.
     fn memory(&self, space: AddressSpace) -> &Self::Memory;
+
+    /// What its memory holds before anything has come, which it is asked once. Whoever says
+    /// [`Fresh::Zeros`] answers for every byte.
+    fn fresh(&self) -> Fresh {
+        Fresh::Anything
+    }
 
     /// Takes the state that the source saved, and acquires all that running needs. The guest stays
     /// paused. `state` is hostile until it has been checked.

@@ -16,6 +16,8 @@
 //! The bytes on the wire are described in `docs/wire.md`. This crate names no backend: it runs over
 //! anything that implements the contract of `vellum-memory`.
 #![forbid(unsafe_code)]
+// The numbers of tests are small and known.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod address;
 mod cancel;
@@ -39,7 +41,7 @@ pub use cancel::Cancel;
 pub use destination::{Answerer, Limits, Received, Receiver, Served};
 pub use digest::{Difference, Digest};
 pub use failure::{BoxError, Cause, Failure};
-pub use guest::{Destination, IncomingGuest, SourceGuest};
+pub use guest::{Destination, Fresh, IncomingGuest, SourceGuest};
 pub use identity::{InstanceId, MigrationId};
 pub use progress::{Phase, Progress};
 pub use report::{RegionDigest, Report, Round, Stop, Verdict};

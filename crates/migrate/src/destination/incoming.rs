@@ -4,7 +4,7 @@ use super::attend::{Desk, Greeting};
 use super::Received;
 use crate::digest::{groups, hash_chunks};
 use crate::failure::{Cause, Failure};
-use crate::guest::{Destination, IncomingGuest};
+use crate::guest::{Destination, Fresh, IncomingGuest};
 use crate::identity::MigrationId;
 use crate::link::{Link, reason};
 use crate::progress::{Phase, Progress};
@@ -14,7 +14,7 @@ use crate::wire::{
 use crate::zero::is_zero;
 use std::time::Instant;
 use vellum_memory::guest::{Bytes, GuestAddress, GuestMemory, PAGE_BYTES, write_page};
-use vellum_memory::{Gfn, Layout, Region};
+use vellum_memory::{Gfn, Layout, PageSet, Region};
 
 /// A guest that was accepted and is not taken yet. Dropping it discards what came.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ struct Place<G> {
     guest: G,
     layout: Layout,
     state: State,
+    /// The pages that may hold something, if it is known of all others that they do not.
+    held: Option<PageSet>,
     pages: u64,
     zero: u64,
 }
@@ -68,8 +70,8 @@ impl<'d, G: IncomingGuest> Incoming<'d, G> {
         };
         match prepared {
             Ok(guest) => {
-                let place = Place { guest, layout, state: State::Awaited, pages: 0, zero: 0 };
-                Ok(Self { link, desk, migration, began, place, phase: Phase::Greet, round: 1 })
+                let (place, phase) = (Place::new(guest, layout), Phase::Greet);
+                Ok(Self { link, desk, migration, began, place, phase, round: 1 })
             }
             Err(refusal) => {
                 link.refuse(refusal.clone());
@@ -164,6 +166,11 @@ impl<'d, G: IncomingGuest> Incoming<'d, G> {
 }
 
 impl<G: IncomingGuest> Place<G> {
+    fn new(guest: G, layout: Layout) -> Self {
+        let held = (guest.fresh() == Fresh::Zeros).then(|| PageSet::new(&layout));
+        Self { guest, layout, state: State::Awaited, held, pages: 0, zero: 0 }
+    }
+
     fn put(&mut self, message: Message<'_>) -> Result<Next, Cause> {
         match message {
             Message::Pages(pages) => self.write(&pages).map(|()| Next::More),
@@ -198,6 +205,10 @@ impl<G: IncomingGuest> Place<G> {
             memory.write_slice(bytes, GuestAddress(address.get())).map_err(Cause::Memory)?;
             data = rest;
             self.pages += run.pages;
+            if let Some(held) = &mut self.held {
+                let set = &mut held.regions_mut()[pages.region as usize];
+                (run.first..run.first + run.pages).for_each(|page| set.insert(page));
+            }
         }
         Ok(())
     }
@@ -205,8 +216,13 @@ impl<G: IncomingGuest> Place<G> {
     fn clear(&mut self, zero: &Zero<'_>) -> Result<(), Cause> {
         let region = self.region(zero.region, &zero.runs)?;
         let memory = self.guest.memory(region.space);
+        let held = self.held.as_ref().map(|held| &held.regions()[zero.region as usize]);
         for run in &*zero.runs {
-            clear_run(memory, region, *run)?;
+            for page in run.first..run.first + run.pages {
+                if held.is_none_or(|held| held.contains(page)) {
+                    clear_page(memory, gfn(region, page))?;
+                }
+            }
             self.zero += run.pages;
         }
         Ok(())
@@ -226,14 +242,11 @@ impl<G: IncomingGuest> Place<G> {
     }
 }
 
-/// Makes the run's pages zero. One that is zero already is only read, so that a sparse memory stays
-/// sparse; one that held data is overwritten.
-fn clear_run<M: GuestMemory>(memory: &M, region: Region, run: Run) -> Result<(), Cause> {
-    for offset in run.first..run.first + run.pages {
-        let gfn = gfn(region, offset);
-        if !is_zero(memory, gfn).map_err(Cause::Memory)? {
-            write_page(memory, gfn, &[0; PAGE_BYTES]).map_err(Cause::Memory)?;
-        }
+/// Makes a page zero. One that is zero already is only read, so that a sparse memory stays sparse;
+/// one that held data is overwritten.
+fn clear_page<M: GuestMemory>(memory: &M, gfn: Gfn) -> Result<(), Cause> {
+    if !is_zero(memory, gfn).map_err(Cause::Memory)? {
+        write_page(memory, gfn, &[0; PAGE_BYTES]).map_err(Cause::Memory)?;
     }
     Ok(())
 }

@@ -88,6 +88,7 @@ pub(super) struct Machine {
     pub(super) log: MockLog,
     vcpu: Option<JoinHandle<()>>,
     pub(super) restore_fails: bool,
+    fresh: Fresh,
 }
 
 impl std::fmt::Debug for Machine {
@@ -160,6 +161,14 @@ impl Shared {
         self.store(&mut lock(&self.log), region, page, value);
     }
 
+    /// A page filled with zeros, logged, from outside the vCPU.
+    pub(super) fn clear_now(&self, region: usize, page: u64) {
+        let mut log = lock(&self.log);
+        let gfn = Gfn::new(self.layout.regions()[region].range.first().get() + page);
+        write_page(&self.memory, gfn, &[0; PAGE_BYTES]).expect("in memory");
+        log.dirty.regions_mut()[region].insert(page);
+    }
+
     /// One step of the vCPU, while it runs.
     fn step(&self, habit: Habit) {
         let mut running = lock(&self.running);
@@ -200,7 +209,7 @@ impl Machine {
             }
         });
         let log = MockLog { shared: shared.clone(), way, plant: Plant::Nothing };
-        Self { shared, log, vcpu: Some(vcpu), restore_fails: false }
+        Self { shared, log, vcpu: Some(vcpu), restore_fails: false, fresh: Fresh::Zeros }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -327,6 +336,9 @@ impl IncomingGuest for Machine {
     fn memory(&self, _: AddressSpace) -> &GuestMemoryMmap {
         &self.shared.memory
     }
+    fn fresh(&self) -> Fresh {
+        self.fresh
+    }
     fn restore(&mut self, state: &[u8]) -> Result<(), Planted> {
         match state.try_into() {
             Ok(bytes) if !self.restore_fails => {
@@ -449,17 +461,12 @@ impl DirtySource for MockLog {
 }
 
 /// A host to arrive on.
+#[derive(Default)]
 pub(super) struct Host {
     /// What its memory holds before anything arrives.
     pub(super) before: u8,
     pub(super) refusal: Option<Refusal>,
     pub(super) restore_fails: bool,
-}
-
-impl Default for Host {
-    fn default() -> Self {
-        Self { before: 0, refusal: None, restore_fails: false }
-    }
 }
 
 impl Destination for Host {
@@ -473,6 +480,7 @@ impl Destination for Host {
         let mut machine = Machine::build(layout, Habit::Stores(40), Way::Clearing, false);
         machine.restore_fails = self.restore_fails;
         if self.before != 0 {
+            machine.fresh = Fresh::Anything;
             for (index, region) in layout.regions().iter().enumerate() {
                 (0..region.range.pages()).for_each(|page| machine.fill(index, page, self.before));
             }

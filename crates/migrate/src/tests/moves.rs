@@ -52,6 +52,28 @@ fn zero_pages_are_honoured_where_the_destination_held_data() {
     assert_eq!(arrived.page(1, 4999), [9; 4096]);
 }
 
+/// The same where the destination began with zeros and came to hold data by an earlier round.
+#[test]
+fn a_page_that_becomes_zero_again_is_zero_there_too() {
+    let machine = Machine::start(&two_regions(), Habit::Idle, Way::Clearing);
+    let written = [(0, 3), (0, 66), (1, 0), (1, 64), (1, 4999)];
+    written.iter().for_each(|&(region, page)| machine.fill(region, page, 7));
+    let watched = machine.shared.clone();
+    let receiver = Receiver::bind(&socket()).expect("a fresh address");
+    let mut cleared = false;
+    let mut host = Host::default();
+    let both = attempt(machine, &receiver, &mut host, &Options::default(), &mut |progress| {
+        if progress.phase == Phase::Copy && progress.remaining == 0 && !cleared {
+            cleared = true;
+            written.iter().for_each(|&(region, page)| watched.clear_now(region, page));
+        }
+    });
+    let Outcome::Moved(moved) = both.source else { panic!("not moved: {:?}", both.source) };
+    assert_eq!(moved.report.verdict, Verdict::Same);
+    let zero: u64 = moved.report.rounds[1..].iter().map(|round| round.zero).sum();
+    assert_eq!(zero, 5);
+}
+
 /// A mistake of others: a slot that ends clean shifts the bitmap of the next.
 #[test]
 fn a_slot_that_ends_clean_does_not_shift_the_next() {
