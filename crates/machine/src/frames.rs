@@ -10,13 +10,13 @@ use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use vellum_memory::guest::PAGE_BYTES;
 use vellum_mmu::Frame;
 use vellum_pte::{PAGE_SIZE, Pfn};
 use vm_memory::MmapRegion;
 
 /// How many frames the arena grows by. Untouched ones cost nothing.
 const CHUNK_FRAMES: u64 = 1024;
-const PAGE_BYTES: usize = PAGE_SIZE as usize;
 /// 64-bit entries in a frame.
 const ENTRIES: usize = PAGE_BYTES / 8;
 
@@ -160,6 +160,7 @@ impl Arena {
 }
 
 /// The first of the frame's 512 entries.
+#[inline]
 pub(crate) fn entries(frame: Pfn) -> Option<NonNull<AtomicU64>> {
     let address = usize::try_from(frame.address()).ok()?;
     NonNull::new(std::ptr::with_exposed_provenance_mut(address))

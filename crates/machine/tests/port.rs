@@ -228,9 +228,9 @@ fn a_storm_of_stores_loses_no_page() {
     for way in ways() {
         let config = config(STORM_PAGES * PAGE_SIZE, way);
         for track in [Track::PerPage, Track::ProtectAll] {
-            let lost = lost_pages::<Ept>(&config, track, 300);
+            let lost = lost_pages::<Ept>(&config, track, 100);
             assert!(lost.is_empty(), "EPT {way:?} {track:?}: {lost:?}");
-            let lost = lost_pages::<Npt>(&config, track, 300);
+            let lost = lost_pages::<Npt>(&config, track, 100);
             assert!(lost.is_empty(), "NPT {way:?} {track:?}: {lost:?}");
         }
     }

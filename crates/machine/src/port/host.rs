@@ -1,5 +1,6 @@
 //! Plain atomic accesses to guest RAM, for where there are no restartable sequences.
 #![allow(unsafe_code)]
+#![allow(clippy::cast_possible_truncation, reason = "an access takes the low bytes; hosts have 64-bit addresses")]
 
 use crate::bus::Width;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ pub(crate) struct HostAddress(usize);
 
 impl HostAddress {
     /// The byte at `offset` of a frame.
+    #[inline]
     pub(super) fn new(frame: Pfn, offset: u64) -> Self {
         Self((frame.address() + offset) as usize)
     }
@@ -24,6 +26,7 @@ impl HostAddress {
     }
 
     /// The bare address, for the sequences.
+    #[inline]
     pub(crate) fn get(self) -> usize {
         self.0
     }
@@ -88,7 +91,7 @@ impl HostAddress {
     }
 
     fn is_aligned(self, width: Width) -> bool {
-        self.0 as u64 % width.bytes() == 0
+        (self.0 as u64).is_multiple_of(width.bytes())
     }
 
     /// The caller has checked the alignment.

@@ -21,12 +21,14 @@ impl Line {
     }
 
     /// Announces an access. The port fences before it looks at the epoch.
+    #[inline]
     pub(super) fn open_window(&self) {
         self.window.store(self.window.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Release: the access happened before; its partner is the acquire in
     /// [`wait_for_window`](Self::wait_for_window).
+    #[inline]
     pub(super) fn close_window(&self) {
         self.window.store(self.window.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
@@ -41,12 +43,14 @@ impl Line {
     }
 
     /// Announces a walk that began no earlier than `epoch`.
+    #[inline]
     pub(super) fn begin_walk(&self, epoch: u64) {
         self.walking.store(epoch, Ordering::Relaxed);
     }
 
     /// Release: the walk's last access to a table happened before; its partner is the acquire in
     /// [`walking`](Self::walking).
+    #[inline]
     pub(super) fn end_walk(&self) {
         self.walking.store(NOT_WALKING, Ordering::Release);
     }

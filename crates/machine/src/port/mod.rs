@@ -139,7 +139,7 @@ impl<F: WalkedFormat> Bus for Port<'_, F> {
         expected: u64,
         new: u64,
     ) -> Result<u64, BusError> {
-        assert!(gpa.get() % width.bytes() == 0 && width.bytes() >= 4, "an atomic at {gpa}");
+        assert!(gpa.get().is_multiple_of(width.bytes()) && width.bytes() >= 4, "an atomic at {gpa}");
         self.until_done(gpa, Access::Write, |port| {
             port.window.compare_exchange(port.tlb.for_write(gpa)?, width, (expected, new))
         })

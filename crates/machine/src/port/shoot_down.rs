@@ -72,10 +72,12 @@ impl Hub {
     }
 
     /// Acquire: who sees an epoch sees the tables as they were when it began.
+    #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.0.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(super) fn epoch_cell(&self) -> &AtomicU64 {
         &self.epoch.0
     }
@@ -86,6 +88,7 @@ impl Hub {
 
     /// Between announcing something on a [`Line`] and looking at the epoch: either whoever begins
     /// a new epoch sees the announcement, or we see the epoch.
+    #[inline]
     pub(super) fn barrier_before_epoch(&self) {
         match self.way {
             // The requester's membarrier is the fence on this side as well.

@@ -1,4 +1,5 @@
 //! A port's translation cache: direct-mapped, flushed by the epoch.
+#![allow(clippy::cast_possible_truncation, reason = "hosts have 64-bit addresses")]
 
 use super::host::HostAddress;
 use super::window::Target;
@@ -46,6 +47,7 @@ impl Tlb {
         (entry.write == gpa.gfn().get()).then(|| entry.target(gpa))
     }
 
+    #[inline]
     pub(super) fn insert(&mut self, gfn: Gfn, epoch: u64, translation: Translation) {
         let tag = |needed: Permissions| {
             let permitted = translation.permits.and(needed) == needed;
@@ -60,6 +62,7 @@ impl Tlb {
     }
 
     /// Forgets one page, as a fault there does.
+    #[inline]
     pub(super) fn forget(&mut self, gfn: Gfn) {
         let entry = &mut self.entries[place(gfn)];
         if entry.read == gfn.get() || entry.write == gfn.get() {

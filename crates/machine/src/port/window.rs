@@ -1,5 +1,6 @@
 //! Accesses to guest memory that a shoot-down can stop: each looks at the epoch and commits only
 //! if the translation is of that epoch.
+#![allow(clippy::cast_possible_truncation, reason = "a loaded word has 32 bits")]
 
 use super::host::HostAddress;
 use super::line::Line;
@@ -28,6 +29,7 @@ impl<'b> Window<'b> {
         Self { hub, line: hub.join(), way: hub.way() }
     }
 
+    #[inline]
     pub(super) fn epoch(&self) -> u64 {
         self.hub.epoch()
     }
@@ -51,6 +53,21 @@ impl<'b> Window<'b> {
                 .store(self.hub.epoch_cell(), at.epoch, at.host, width, value)
                 .then_some(()),
             Way::Waiting => self.announced(at, || at.host.store(width, value)),
+        }
+    }
+
+    /// A store that dawdles between its look at the epoch and its commit.
+    #[cfg(test)]
+    pub(super) fn store_late(&self, at: Target, value: u64) -> Option<()> {
+        match self.way {
+            Way::Restartable(sequence) => {
+                let epoch = self.hub.epoch_cell();
+                sequence.store_late(epoch, at.epoch, at.host, value).then_some(())
+            }
+            Way::Waiting => self.announced(at, || {
+                (0..5000).for_each(|_| std::hint::spin_loop());
+                at.host.store(Width::Double, value);
+            }),
         }
     }
 
@@ -85,6 +102,7 @@ impl<'b> Window<'b> {
     }
 
     /// Runs `walk` with the epoch that its results are of, announced for as long as it runs.
+    #[inline]
     pub(super) fn walking<T>(&self, walk: impl FnOnce(u64) -> T) -> T {
         self.line.begin_walk(self.hub.epoch());
         self.hub.barrier_before_epoch();
@@ -93,6 +111,7 @@ impl<'b> Window<'b> {
         result
     }
 
+    #[inline]
     fn announced<T>(&self, at: Target, access: impl FnOnce() -> T) -> Option<T> {
         self.line.open_window();
         self.hub.barrier_before_epoch();

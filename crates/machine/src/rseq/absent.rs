@@ -21,6 +21,11 @@ impl Sequence {
         match self {}
     }
 
+    #[cfg(test)]
+    pub(crate) fn store_late(self, _: &AtomicU64, _: u64, _: HostAddress, _: u64) -> bool {
+        match self {}
+    }
+
     pub(crate) fn compare_exchange(
         self,
         _: &AtomicU64,

@@ -15,6 +15,7 @@
 //! them whole. The descriptor stays in `rseq_cs` afterwards; the kernel drops it when it next
 //! looks and finds the thread outside.
 #![allow(unsafe_code)]
+#![allow(clippy::cast_possible_truncation, reason = "an access takes the low bytes")]
 
 use super::{area, membarrier};
 use crate::bus::Width;
@@ -29,7 +30,7 @@ pub(crate) struct Sequence {
     offset: isize,
 }
 
-/// The frame of a sequence. `$commit` are the commit instruction's lines, of which only the last
+/// The frame of a sequence. `$commit` are the commit's lines, of which only the last
 /// changes memory; flags survive a `mov`, but not a `cmpxchg`, so success is a register.
 macro_rules! sequence {
     ($self:ident, $epoch:ident, $expected:ident, [$commit:literal], $($operands:tt)*) => {{
@@ -129,6 +130,22 @@ impl Sequence {
             Width::Double => sequence!(self, epoch, expected, ["mov qword ptr [{at}], {value}"],
                 at = in(reg) at, value = in(reg) value,),
         }
+    }
+
+    /// [`store`](Self::store) of a double word, with some microseconds between the look at the
+    /// epoch and the commit, so that a test meets a thread there.
+    #[cfg(test)]
+    pub(crate) fn store_late(
+        self,
+        epoch: &AtomicU64,
+        expected: u64,
+        at: HostAddress,
+        value: u64,
+    ) -> bool {
+        let at = at.get();
+        sequence!(self, epoch, expected,
+            ["mov {spin:e}, 20000\n7:\ndec {spin:e}\njnz 7b\nmov qword ptr [{at}], {value}"],
+            at = in(reg) at, value = in(reg) value, spin = out(reg) _,)
     }
 
     /// Compare-exchanges `(expected, new)` while the epoch is `epoch_now`; what memory held, or

@@ -4,7 +4,8 @@
 //! the way there, until the epoch moves on or an address in the range faults. A shoot-down that
 //! the library forgets after closing an upper entry therefore shows.
 
-use super::{INDEX_BITS, Link, Permissions, ROOT_LEVEL};
+use super::memory::EntryAt;
+use super::{INDEX_BITS, Link, Permissions, ROOT_LEVEL, Walk, index};
 use vellum_pte::{Gpa, PAGE_SHIFT, Pfn};
 
 /// Ranges kept a level.
@@ -24,14 +25,29 @@ pub(super) struct Position {
 }
 
 impl Position {
+    #[inline]
     pub(super) fn root(table: Pfn) -> Self {
         Self { table, level: ROOT_LEVEL, permits: Permissions::ALL }
     }
 
     /// The table below, by `link`.
+    #[inline]
     pub(super) fn below(self, link: Link) -> Self {
         let permits = self.permits.and(link.permits);
         Self { table: link.frame, level: self.level - 1, permits }
+    }
+
+    /// What the cache keeps of a position that `link` led to.
+    #[inline]
+    pub(super) fn kept<W: Walk>(self, link: Link) -> Self {
+        let combined = W::CACHED_ENTRIES_CARRY_PERMISSIONS;
+        Self { permits: if combined { self.permits } else { link.permits }, ..self }
+    }
+
+    /// The entry that translates `gpa` here.
+    #[inline]
+    pub(super) fn entry(self, gpa: Gpa) -> EntryAt {
+        EntryAt { table: self.table, index: index(gpa, self.level) }
     }
 }
 
@@ -55,6 +71,7 @@ impl WalkCache {
     }
 
     /// The lowest table known for `gpa` in this epoch.
+    #[inline]
     pub(super) fn deepest(&self, gpa: Gpa, epoch: u64) -> Option<Position> {
         (1..ROOT_LEVEL).find_map(|level| {
             let cached = &self.levels[usize::from(level) - 1][way(gpa, level)];
@@ -64,6 +81,7 @@ impl WalkCache {
     }
 
     /// Keeps that `position` translates the range around `gpa`.
+    #[inline]
     pub(super) fn insert(&mut self, gpa: Gpa, epoch: u64, position: Position) {
         let level = position.level;
         self.levels[usize::from(level) - 1][way(gpa, level)] =
@@ -72,6 +90,7 @@ impl WalkCache {
 
     /// Forgets what would translate `gpa`, as a violation there does (Intel SDM vol. 3C,
     /// 29.4.3.1, for EPT violations; AMD APM vol. 2, 5.5, for page faults).
+    #[inline]
     pub(crate) fn forget(&mut self, gpa: Gpa) {
         for level in 1..ROOT_LEVEL {
             let cached = &mut self.levels[usize::from(level) - 1][way(gpa, level)];
@@ -90,10 +109,12 @@ impl WalkCache {
 }
 
 /// Which range of a table at `level` the address is in.
+#[inline]
 fn key(gpa: Gpa, level: u8) -> u64 {
     gpa.get() >> (PAGE_SHIFT + INDEX_BITS * u32::from(level))
 }
 
+#[inline]
 fn way(gpa: Gpa, level: u8) -> usize {
     (key(gpa, level) % WAYS as u64) as usize
 }

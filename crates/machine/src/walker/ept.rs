@@ -23,6 +23,7 @@ impl Walk for EptWalker {
     // the access rights of all the entries that lead to it.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
 
+    #[inline]
     fn read(raw: u64, level: u8) -> Step {
         if raw & PRESENT == 0 {
             return Step::NotPresent;
@@ -35,6 +36,7 @@ impl Walk for EptWalker {
     }
 }
 
+#[inline]
 fn permits(raw: u64) -> Permissions {
     Permissions::NONE
         .with(Permissions::READ, raw, READ)
@@ -43,11 +45,13 @@ fn permits(raw: u64) -> Permissions {
 }
 
 /// Bit 7 means it at levels 2 and 3; it is reserved at level 4 and ignored at level 1.
+#[inline]
 fn maps_a_page(raw: u64, level: u8) -> bool {
     level == 1 || level < 4 && raw & MAPS_A_PAGE != 0
 }
 
 /// SDM vol. 3C, 29.3.3.1. Execute-only entries are supported (`IA32_VMX_EPT_VPID_CAP` bit 0).
+#[inline]
 fn misconfigured(raw: u64, level: u8) -> bool {
     let writable_not_readable = raw & (READ | WRITE) == WRITE;
     let page = maps_a_page(raw, level);
@@ -57,6 +61,7 @@ fn misconfigured(raw: u64, level: u8) -> bool {
 
 /// The tables of entry formats in 29.3.2: bits 7:3 of what references a table (bit 7 tells the two apart below
 /// level 4), the address bits inside a large page, and those beyond the physical address width.
+#[inline]
 fn reserved(level: u8, page: bool) -> u64 {
     let form = match (level, page) {
         (_, false) => 0b1111_1000,

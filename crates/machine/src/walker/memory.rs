@@ -16,11 +16,13 @@ pub(super) struct EntryAt {
 impl EntryAt {
     /// Acquire: the table that the entry points to was filled before the entry was (its partner
     /// is the library's release when it links a table).
+    #[inline]
     pub(super) fn load(self) -> u64 {
         self.cell().map_or(0, |cell| cell.load(Ordering::Acquire))
     }
 
     /// Sets `bits` in the entry if it still is `raw`; whether it was.
+    #[inline]
     pub(super) fn mark(self, raw: u64, bits: u64) -> bool {
         raw & bits == bits || self.cell().is_some_and(|cell| exchange(cell, raw, raw | bits))
     }
@@ -31,6 +33,7 @@ impl EntryAt {
         self.cell().expect("a table is not at address zero").store(raw, Ordering::Release);
     }
 
+    #[inline]
     fn cell<'a>(self) -> Option<&'a AtomicU64> {
         let first = frames::entries(self.table)?;
         // SAFETY: T2: `table` is a VM's root or was read from a present entry of a linked table
@@ -42,6 +45,7 @@ impl EntryAt {
 }
 
 /// Relaxed would do for A and D themselves; release orders nothing of ours, acquire as in `load`.
+#[inline]
 fn exchange(cell: &AtomicU64, old: u64, new: u64) -> bool {
     cell.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }

@@ -8,11 +8,12 @@
 //! | [`EptWalker`] | Intel SDM vol. 3C, 29.3 |
 //! | [`NptWalker`] | AMD APM vol. 2, 15.25 and 5.3 |
 
+#![allow(clippy::cast_possible_truncation, reason = "an index has nine bits")]
+
 mod cache;
 mod ept;
 mod memory;
 mod npt;
-mod path;
 #[cfg(test)]
 pub(crate) mod probe;
 #[cfg(test)]
@@ -24,7 +25,6 @@ pub use npt::NptWalker;
 pub(crate) use cache::WalkCache;
 use cache::Position;
 use memory::EntryAt;
-use path::{Path, Visit};
 use vellum_mmu::Access;
 use vellum_pte::{Ept, Format, Gpa, Npt, PAGE_SHIFT, Pfn};
 
@@ -109,18 +109,21 @@ impl Permissions {
 
     /// `self` and `other` where `bit` of `raw` is set, else `self` alone.
     #[must_use]
+    #[inline]
     const fn with(self, other: Self, raw: u64, bit: u64) -> Self {
         if raw & bit != 0 { Self(self.0 | other.0) } else { self }
     }
 
     /// What both permit.
     #[must_use]
+    #[inline]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
     /// Whether `access` passes.
     #[must_use]
+    #[inline]
     pub const fn allow(self, access: Access) -> bool {
         let needed = match access {
             Access::Read => Self::READ,
@@ -155,8 +158,9 @@ pub(crate) struct Translation {
 /// One attempt's end.
 enum Attempt {
     Done(Translation),
-    /// An entry changed between being read and getting its A or D: walk again.
-    Raced,
+    /// An entry changed between being read and getting its A or D, or upper ones just got their A:
+    /// walk again.
+    Again,
 }
 
 /// What is to be translated.
@@ -187,65 +191,86 @@ pub(crate) fn walk<W: Walk>(
 fn attempt<W: Walk>(request: Request, cache: &mut WalkCache) -> Result<Attempt, Violation> {
     let known = cache.deepest(request.gpa, request.epoch);
     let mut at = known.unwrap_or(Position::root(request.root));
-    let mut path = Path::default();
+    let mut upper = Upper::Accessed;
     loop {
-        let entry = EntryAt { table: at.table, index: index(request.gpa, at.level) };
+        let entry = at.entry(request.gpa);
         let raw = entry.load();
         match W::read(raw, at.level) {
             Step::NotPresent => return Err(Violation::NotPresent),
             Step::Misconfigured => return Err(Violation::Misconfigured),
+            Step::Page(link) => return finish::<W>(request, at, entry, raw, link, upper),
             Step::Table(link) => {
                 at = at.below(link);
-                path.push(Visit { entry, raw, leads_to: at, own: link.permits });
-            }
-            Step::Page(link) => {
-                let permits = at.permits.and(link.permits);
-                let page = Page { entry, raw, first: link.frame, permits, level: at.level };
-                return finish::<W>(request, &page, &path, cache);
+                if raw & W::ACCESSED == 0 {
+                    upper = Upper::NotAccessed;
+                }
+                // What lies below an entry without A is not kept: it would hide the entry.
+                if upper == Upper::Accessed {
+                    cache.insert(request.gpa, request.epoch, at.kept::<W>(link));
+                }
             }
         }
     }
 }
 
-/// The page that a walk arrived at.
-struct Page {
-    entry: EntryAt,
-    raw: u64,
-    first: Pfn,
-    permits: Permissions,
-    level: u8,
+/// Whether all upper entries on the way had A.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upper {
+    Accessed,
+    NotAccessed,
 }
 
-/// Checks the permissions, sets A and D, and only then lets the caches have it.
+/// Checks the permissions, and only then sets A and D.
+#[inline]
 fn finish<W: Walk>(
     request: Request,
-    page: &Page,
-    path: &Path,
-    cache: &mut WalkCache,
+    at: Position,
+    entry: EntryAt,
+    raw: u64,
+    link: Link,
+    upper: Upper,
 ) -> Result<Attempt, Violation> {
-    if !page.permits.allow(request.access) {
+    let permits = at.permits.and(link.permits);
+    if !permits.allow(request.access) {
         return Err(Violation::Denied);
     }
-    let dirtied = if request.access == Access::Write { W::DIRTY } else { 0 };
-    let marks = W::ACCESSED | dirtied;
-    if !(path.mark::<W>() && page.entry.mark(page.raw, marks)) {
-        return Ok(Attempt::Raced);
+    if upper == Upper::NotAccessed {
+        set_accessed::<W>(request);
+        return Ok(Attempt::Again);
     }
-    path.remember::<W>(request, cache);
-    let dirty = (page.raw | dirtied) & W::DIRTY != 0;
-    let permits = if dirty { page.permits } else { page.permits.and(READ_AND_EXECUTE) };
-    Ok(Attempt::Done(Translation { frame: frame_of(request.gpa, page), permits }))
+    let dirtied = if request.access == Access::Write { W::DIRTY } else { 0 };
+    if !entry.mark(raw, W::ACCESSED | dirtied) {
+        return Ok(Attempt::Again);
+    }
+    let dirty = (raw | dirtied) & W::DIRTY != 0;
+    let permits = if dirty { permits } else { permits.and(READ_AND_EXECUTE) };
+    Ok(Attempt::Done(Translation { frame: frame_of(request.gpa, at.level, link), permits }))
+}
+
+/// Sets A in the upper entries. Where one changes meanwhile, the next attempt finds out.
+#[cold]
+fn set_accessed<W: Walk>(request: Request) {
+    let mut at = Position::root(request.root);
+    loop {
+        let entry = at.entry(request.gpa);
+        let raw = entry.load();
+        let Step::Table(link) = W::read(raw, at.level) else { return };
+        entry.mark(raw, W::ACCESSED);
+        at = at.below(link);
+    }
 }
 
 const READ_AND_EXECUTE: Permissions = Permissions(Permissions::READ.0 | Permissions::EXECUTE.0);
 
 /// The 4 KiB frame of `gpa` inside a page that may be larger.
-fn frame_of(gpa: Gpa, page: &Page) -> Pfn {
-    let pages = 1u64 << (INDEX_BITS * u32::from(page.level - 1));
-    Pfn::new(page.first.get() + (gpa.gfn().get() & (pages - 1)))
+#[inline]
+fn frame_of(gpa: Gpa, level: u8, page: Link) -> Pfn {
+    let pages = 1u64 << (INDEX_BITS * u32::from(level - 1));
+    Pfn::new(page.frame.get() + (gpa.gfn().get() & (pages - 1)))
 }
 
 /// Which entry of a table at `level` translates `gpa`.
+#[inline]
 fn index(gpa: Gpa, level: u8) -> usize {
     let shift = PAGE_SHIFT + INDEX_BITS * u32::from(level - 1);
     (gpa.get() >> shift & ((1 << INDEX_BITS) - 1)) as usize

@@ -22,6 +22,7 @@ impl Walk for NptWalker {
     // page-walk cache stands for the walk that filled it, its protection included.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
 
+    #[inline]
     fn read(raw: u64, level: u8) -> Step {
         if raw & PRESENT == 0 {
             return Step::NotPresent;
@@ -36,6 +37,7 @@ impl Walk for NptWalker {
 }
 
 /// Every nested access is a user access (15.25.5): without the user bit nothing passes.
+#[inline]
 fn permits(raw: u64) -> Permissions {
     if raw & USER == 0 {
         return Permissions::NONE;
@@ -48,11 +50,13 @@ fn permits(raw: u64) -> Permissions {
 }
 
 /// Bit 7 means it at levels 2 and 3; it must be zero at level 4 and is PAT at level 1.
+#[inline]
 fn maps_a_page(raw: u64, level: u8) -> bool {
     level == 1 || level < 4 && raw & MAPS_A_PAGE != 0
 }
 
 /// Bit 12 of a large page is PAT and no address.
+#[inline]
 fn frame(raw: u64, level: u8, page: bool) -> Pfn {
     let pat = if page && level > 1 { 1 << 12 } else { 0 };
     Pfn::of_address(raw & ADDRESS & !pat)
@@ -60,6 +64,7 @@ fn frame(raw: u64, level: u8, page: bool) -> Pfn {
 
 /// APM vol. 2, 5.3.3 to 5.3.5: bits 8:7 of level 4, the address bits inside a large page, and those
 /// beyond the physical address width.
+#[inline]
 fn reserved(level: u8, page: bool) -> u64 {
     let form = match (level, page) {
         (4, _) => 0b1_1000_0000,

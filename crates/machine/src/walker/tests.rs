@@ -332,6 +332,18 @@ fn write_by_entries_cached_under_a_closed_root<W: Walk>() -> Result<Translation,
     tables.walk_in::<W>(Access::Write, EPOCH, &mut cache)
 }
 
+#[test]
+fn an_entry_below_one_without_a_is_not_cached() {
+    let tables = ept();
+    tables.walk::<EptWalker>(Access::Read).expect("translated");
+    for level in 2..=4 {
+        tables.clear(level, EPT_A);
+        let mut cache = WalkCache::new();
+        tables.walk_in::<EptWalker>(Access::Read, EPOCH, &mut cache).expect("translated");
+        assert!(tables.has(level, EPT_A), "the entry at level {level} was used");
+    }
+}
+
 /// A processor that no manual describes.
 struct ForgetfulWalker;
 
