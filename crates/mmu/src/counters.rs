@@ -59,16 +59,39 @@ mod real {
         }
     }
 
+    /// Who counts on a tally.
+    #[derive(Debug, Default)]
+    enum Counted {
+        /// The one vCPU that has the seat: a load and a store do.
+        #[default]
+        ByOne,
+        ByMany,
+    }
+
     /// The counts of one vCPU, or of everybody else.
     #[derive(Debug, Default)]
     pub(crate) struct Tally {
         counts: [AtomicU64; EVENTS],
+        counted: Counted,
     }
 
     impl Tally {
+        /// A tally for everybody without a seat.
+        pub(crate) fn shared() -> Self {
+            Self { counts: Default::default(), counted: Counted::ByMany }
+        }
+
         #[inline]
-        pub(crate) fn count(&self, event: Event) {
-            self.counts[event as usize].fetch_add(1, Ordering::Relaxed);
+        pub(crate) fn count(&self, event: Event, times: u64) {
+            let cell = &self.counts[event as usize];
+            match self.counted {
+                Counted::ByOne => {
+                    cell.store(cell.load(Ordering::Relaxed) + times, Ordering::Relaxed);
+                }
+                Counted::ByMany => {
+                    cell.fetch_add(times, Ordering::Relaxed);
+                }
+            }
         }
     }
 }
@@ -81,9 +104,13 @@ mod real {
     pub(crate) struct Tally;
 
     impl Tally {
+        pub(crate) const fn shared() -> Self {
+            Self
+        }
+
         #[inline]
         #[allow(clippy::unused_self)]
-        pub(crate) const fn count(&self, _: Event) {}
+        pub(crate) const fn count(&self, _: Event, _: u64) {}
     }
 }
 

@@ -210,9 +210,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
                 log.prepare(slot.page(table.base_of(span.start)));
                 log.prepare(slot.page(table.base_of(span.end - 1)));
             }
-            for index in table.writable().iter().filter(|index| span.contains(index)) {
-                debt.note(table.close_entry(index, self.context()));
-            }
+            let inside = table.writable().iter().filter(|index| span.contains(index));
+            debt.note(table.close(inside, self.context()));
         });
     }
 }
@@ -230,7 +229,8 @@ struct Protector<'a, F: Format> {
     table: Option<&'a Table<F>>,
 }
 
-impl<F: Format> Protector<'_, F> {
+impl<'a, F: Format> Protector<'a, F> {
+    /// Protects the pages of `mask` from `first` on, table by table.
     fn protect<E: Embedder>(
         &mut self,
         first: Gfn,
@@ -238,20 +238,29 @@ impl<F: Format> Protector<'_, F> {
         debt: &mut Debt<'_, E>,
         mmu: &Mmu<F, E>,
     ) {
-        for bit in bits(mask) {
-            let gfn = Gfn::new(first.get() + bit as u64);
+        let mut rest = mask;
+        while rest != 0 {
+            let gfn = Gfn::new(first.get() + u64::from(rest.trailing_zeros()));
+            let here = rest & below(Table::<F>::end_of_leaf_table(gfn) - first.get());
             if let Some(table) = self.table_of(gfn) {
-                debt.note(table.close_entry(table.index(gfn), mmu.context()));
+                let index = |bit| table.index(Gfn::new(first.get() + bit as u64));
+                debt.note(table.close(bits(here).map(index), mmu.context()));
             }
+            rest &= !here;
         }
     }
 
-    fn table_of(&mut self, gfn: Gfn) -> Option<&Table<F>> {
+    fn table_of(&mut self, gfn: Gfn) -> Option<&'a Table<F>> {
         if !self.table.is_some_and(|table| table.covers(gfn)) {
             self.table = self.root.leaf_table(gfn);
         }
         self.table
     }
+}
+
+/// A mask of the bits below `count`.
+const fn below(count: u64) -> u64 {
+    if count < 64 { (1 << count) - 1 } else { u64::MAX }
 }
 
 /// A slot and its log; with a set to fill, one that fits.

@@ -92,7 +92,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let state = State { slots: Slots::default(), roots: roots.finish() };
         let read_side = ReadSide::new(state, &embedder, breaks);
         let (protection, debts) = (Protection::new(), Debts::new());
-        Ok(Self { read_side, protection, debts, embedder, tally: Tally::default(), breaks })
+        Ok(Self { read_side, protection, debts, embedder, tally: Tally::shared(), breaks })
     }
 
     /// The embedder that it was made with.

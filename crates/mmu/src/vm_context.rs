@@ -22,7 +22,12 @@ impl<E> Copy for Context<'_, E> {}
 impl<E: Embedder> Context<'_, E> {
     #[inline]
     pub(crate) fn count(self, event: Event) {
-        self.tally.count(event);
+        self.tally.count(event, 1);
+    }
+
+    #[inline]
+    pub(crate) fn count_many(self, event: Event, times: u64) {
+        self.tally.count(event, times);
     }
 
     /// Lets a planted bug's window stand open; nothing in a shipped build.

@@ -28,27 +28,25 @@ impl<F: Format> Table<F> {
         if context.breaks.has(Break::ClearFirst) {
             return self.close_then_forget(context);
         }
-        for index in self.writable.take() {
-            self.close_entry(index, context);
-        }
+        self.close(self.writable.take(), context);
     }
 
     /// The deliberate bug [`Break::ClearFirst`].
     #[cold]
     fn close_then_forget<E: Embedder>(&self, context: Context<'_, E>) {
-        for index in self.writable.iter() {
-            self.close_entry(index, context);
-        }
+        self.close(self.writable.iter(), context);
         self.writable.take().for_each(drop);
     }
 
-    /// Takes storability from one entry.
-    pub(crate) fn close_entry<E: Embedder>(&self, index: usize, context: Context<'_, E>) -> Closed {
-        let closed = self.entry(index).close::<F>();
-        if closed == Closed::Now {
-            context.count(Event::Closed);
-        }
-        closed
+    /// Takes storability from entries. Says whether one had it.
+    pub(crate) fn close<E: Embedder>(
+        &self,
+        entries: impl Iterator<Item = usize>,
+        context: Context<'_, E>,
+    ) -> Closed {
+        let closed = entries.filter(|&index| self.entry(index).close::<F>() == Closed::Now).count();
+        context.count_many(Event::Closed, closed as u64);
+        if closed == 0 { Closed::Before } else { Closed::Now }
     }
 
     /// Lets stores through entry `index`, which points to `child`, after settling `child` for this

@@ -25,6 +25,11 @@ impl<F: Format> Table<F> {
         gfn.get() >> F::INDEX_BITS == self.base.get() >> F::INDEX_BITS
     }
 
+    /// The number of the first page after `gfn` that is in another last-level table.
+    pub(crate) const fn end_of_leaf_table(gfn: Gfn) -> u64 {
+        ((gfn.get() >> F::INDEX_BITS) + 1) << F::INDEX_BITS
+    }
+
     /// Calls `visit` for each last-level table that has a page of `range`.
     pub(crate) fn for_each_leaf_table<'t>(
         &'t self,
