@@ -85,7 +85,8 @@ impl DirtySource for Versions<'_> {
     /// A version that no page has: it differs whatever happens.
     fn owe(&mut self, pages: &PageSet) {
         for page in pages.regions()[0].pages() {
-            if let Some(seen) = usize::try_from(page).ok().and_then(|page| self.seen.get_mut(page)) {
+            if let Some(seen) = usize::try_from(page).ok().and_then(|page| self.seen.get_mut(page))
+            {
                 *seen = u64::MAX;
             }
         }

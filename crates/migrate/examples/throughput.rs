@@ -13,8 +13,8 @@ use vellum_memory::{
     SlotId,
 };
 use vellum_migrate::{
-    Address, Destination, Fresh, IncomingGuest, Limits, Options, Outcome, Receiver, Refusal, SourceGuest,
-    Verify, migrate,
+    Address, Destination, Fresh, IncomingGuest, Limits, Options, Outcome, Receiver, Refusal,
+    SourceGuest, Verify, migrate,
 };
 
 const PAGES: u64 = 1 << 17;
@@ -113,12 +113,17 @@ fn still(fill: impl Fn(usize) -> u8) -> Result<Still, Box<dyn Error>> {
 }
 
 /// One migration: the time of its first round.
-fn move_once(guest: &mut Still, home: &mut Home, receiver: &Receiver) -> Result<Duration, Box<dyn Error>> {
+fn move_once(
+    guest: &mut Still,
+    home: &mut Home,
+    receiver: &Receiver,
+) -> Result<Duration, Box<dyn Error>> {
     let options = Options { verify: Verify::Skip, ..Options::default() };
     let limits = Limits::default();
     let (arrived, time) = thread::scope(|scope| {
         let there = scope.spawn(|| receiver.receive(home, &limits, &mut |_| {}, &mut |_| {}));
-        let Outcome::Moved(moved) = migrate(guest, receiver.address(), &options, &mut |_| {}) else {
+        let Outcome::Moved(moved) = migrate(guest, receiver.address(), &options, &mut |_| {})
+        else {
             return Err("it was not moved".into());
         };
         let arrived = there.join().map_err(|_| "the destination panicked")??.guest;
@@ -136,7 +141,8 @@ fn bare_copy() -> Result<Duration, Box<dyn Error>> {
     let mut to = vec![1; BYTES];
     let began = Instant::now();
     thread::scope(|scope| -> std::io::Result<()> {
-        let sender = scope.spawn(move || from.chunks(1 << 20).try_for_each(|piece| near.write_all(piece)));
+        let sender =
+            scope.spawn(move || from.chunks(1 << 20).try_for_each(|piece| near.write_all(piece)));
         far.read_exact(&mut to)?;
         sender.join().expect("it does not panic")
     })?;

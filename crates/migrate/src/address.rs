@@ -26,7 +26,9 @@ pub enum ParseAddressError {
     #[error("`{0}` is no address: write tcp:HOST:PORT or unix:PATH")]
     Scheme(String),
     /// `tcp:` without a host and a port.
-    #[error("`tcp:{0}` lacks a host or a port from 0 to 65535: write tcp:HOST:PORT, for example tcp:localhost:7000")]
+    #[error(
+        "`tcp:{0}` lacks a host or a port from 0 to 65535: write tcp:HOST:PORT, for example tcp:localhost:7000"
+    )]
     HostPort(String),
     /// `unix:` without a path.
     #[error("`unix:` lacks a path: write unix:PATH, for example unix:/tmp/guest.socket")]
@@ -57,7 +59,9 @@ pub enum ListenError {
         error: io::Error,
     },
     /// This user may not listen there.
-    #[error("this user may not listen on {0}: choose a port from 1024 on, or a folder that you may write to")]
+    #[error(
+        "this user may not listen on {0}: choose a port from 1024 on, or a folder that you may write to"
+    )]
     Denied(Address),
     /// Anything else.
     #[error("cannot listen on {address}: {error}")]

@@ -45,7 +45,9 @@ pub enum Cause {
     #[error("the other side does not speak Vellum's protocol")]
     NotVellum,
     /// The peer speaks another version of it.
-    #[error("the other side speaks version {0} of the protocol, this one version {VERSION}: use the same release on both")]
+    #[error(
+        "the other side speaks version {0} of the protocol, this one version {VERSION}: use the same release on both"
+    )]
     Version(u32),
     /// The peer sent something malformed.
     #[error("the other side sent a bad message: {0}")]

@@ -13,6 +13,31 @@
 //!   socket as hostile: bounds first, then use.
 //! - [`Address`] says where: `tcp:HOST:PORT` or `unix:PATH`.
 //!
+//! Between threads of one process it looks as it does between two, here for any guest and any place
+//! for one:
+//!
+//! ```
+//! use vellum_migrate::*;
+//!
+//! fn move_it<G: SourceGuest + Send, D: Destination + Send>(guest: G, mut there: D, address: &Address)
+//! where
+//!     D::Guest: Send,
+//! {
+//!     let receiver = Receiver::bind(address).expect("a free address");
+//!     std::thread::scope(|scope| {
+//!         let arrival = scope.spawn(|| {
+//!             receiver.receive(&mut there, &Limits::default(), &mut |_| {}, &mut |_| {})
+//!         });
+//!         match migrate(guest, receiver.address(), &Options::default(), &mut |_| {}) {
+//!             Outcome::Moved(moved) => println!("away after {:?}", moved.report.downtime),
+//!             Outcome::Kept(kept) => println!("it runs on here: {}", kept.failure),
+//!             Outcome::Unknown(unknown) => drop(unknown.ask(&Cancel::new())),
+//!         }
+//!         drop(arrival.join());
+//!     });
+//! }
+//! ```
+//!
 //! The bytes on the wire are described in `docs/wire.md`. This crate names no backend: it runs over
 //! anything that implements the contract of `vellum-memory`.
 #![forbid(unsafe_code)]

@@ -110,7 +110,12 @@ impl Link {
     }
 
     /// Sends pages without copying their content once more.
-    pub(crate) fn send_pages(&mut self, region: u32, runs: &[Run], data: &[u8]) -> Result<(), Cause> {
+    pub(crate) fn send_pages(
+        &mut self,
+        region: u32,
+        runs: &[Run],
+        data: &[u8],
+    ) -> Result<(), Cause> {
         let mut output = core::mem::take(&mut self.output);
         output.clear();
         pages_head(region, runs, data.len(), &mut output);
@@ -288,7 +293,9 @@ impl Link {
     /// Whether an error only says that nothing moved for a tick, and patience lasts.
     fn pardon(&self, error: std::io::Error, began: Instant) -> Result<(), Cause> {
         match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut if began.elapsed() < self.patience => Ok(()),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut if began.elapsed() < self.patience => {
+                Ok(())
+            }
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Err(Cause::Stalled(self.patience)),
             ErrorKind::Interrupted => Ok(()),
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Err(Cause::Closed),

@@ -1,7 +1,7 @@
 //! Pages that hold nothing.
 
-use vellum_memory::guest::{GuestAddress, GuestMemory, PAGE_BYTES};
 use vellum_memory::Gfn;
+use vellum_memory::guest::{GuestAddress, GuestMemory, PAGE_BYTES};
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::guest_memory::GuestMemorySliceIterator;
 use vm_memory::{GuestMemoryError, Permissions, VolatileMemory, VolatileSlice};

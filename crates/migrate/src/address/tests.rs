@@ -12,7 +12,9 @@ fn path(name: &str) -> PathBuf {
 
 #[test]
 fn addresses_are_written_as_they_are_read() {
-    for text in ["tcp:localhost:7000", "tcp:[::1]:0", "tcp:127.0.0.1:65535", "unix:/a b/c", "unix:x:y"] {
+    for text in
+        ["tcp:localhost:7000", "tcp:[::1]:0", "tcp:127.0.0.1:65535", "unix:/a b/c", "unix:x:y"]
+    {
         assert_eq!(parsed(text).expect("an address").to_string(), text);
     }
 }

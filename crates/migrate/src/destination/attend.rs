@@ -1,7 +1,7 @@
 //! Whoever connects: hearing what they want, and answering questions.
 
-use super::decisions::Decisions;
 use super::Limits;
+use super::decisions::Decisions;
 use crate::address::{Listener, Stream};
 use crate::cancel::Cancel;
 use crate::failure::Cause;

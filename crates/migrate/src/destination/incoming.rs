@@ -1,7 +1,7 @@
 //! One guest on its way in.
 
-use super::attend::{Desk, Greeting};
 use super::Received;
+use super::attend::{Desk, Greeting};
 use crate::digest::{groups, hash_chunks};
 use crate::failure::{Cause, Failure};
 use crate::guest::{Destination, Fresh, IncomingGuest};

@@ -11,8 +11,9 @@ fn region() -> Region {
 
 fn memory() -> GuestMemoryMmap {
     let start = region().range.first().gpa().get();
-    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(start), (PAGES * PAGE_SIZE) as usize)])
-        .expect("memory for a test");
+    let memory =
+        GuestMemoryMmap::from_ranges(&[(GuestAddress(start), (PAGES * PAGE_SIZE) as usize)])
+            .expect("memory for a test");
     let bytes: Vec<u8> = (0..PAGES * PAGE_SIZE).map(|i| (i % 251) as u8).collect();
     memory.write_slice(&bytes, GuestAddress(start)).expect("in memory");
     memory
@@ -47,7 +48,8 @@ fn every_byte_counts_and_the_difference_is_named() {
 #[test]
 fn a_chunk_is_hashed_as_the_bytes_it_holds() {
     let memory = memory();
-    let bytes: Vec<u8> = (3 * CHUNK * PAGE_SIZE..PAGES * PAGE_SIZE).map(|i| (i % 251) as u8).collect();
+    let bytes: Vec<u8> =
+        (3 * CHUNK * PAGE_SIZE..PAGES * PAGE_SIZE).map(|i| (i % 251) as u8).collect();
     assert_eq!(all(&memory)[3], *blake3::hash(&bytes).as_bytes());
 }
 

@@ -40,11 +40,7 @@ pub(super) fn greet<G: SourceGuest>(
 }
 
 /// A connection that nothing was said on.
-pub(super) fn connect_to(
-    to: &Address,
-    cancel: &Cancel,
-    patience: Duration,
-) -> Result<Link, Cause> {
+pub(super) fn connect_to(to: &Address, cancel: &Cancel, patience: Duration) -> Result<Link, Cause> {
     let stream = Stream::connect(to, cancel)?;
     Ok(Link::new(stream, cancel.clone(), patience))
 }

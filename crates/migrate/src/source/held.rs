@@ -47,12 +47,7 @@ impl<G: SourceGuest> Held<G> {
         self.keep_with(phase, cause, left_on)
     }
 
-    fn keep_with(
-        self,
-        phase: Phase,
-        cause: Cause,
-        log_left_on: Option<BoxError>,
-    ) -> Box<Kept<G>> {
+    fn keep_with(self, phase: Phase, cause: Cause, log_left_on: Option<BoxError>) -> Box<Kept<G>> {
         let Self { guest, report, .. } = self.ended();
         Box::new(Kept { guest, failure: cause.during(phase), report, log_left_on })
     }

@@ -1,11 +1,11 @@
 //! Copying while the guest runs.
 
+use super::Kept;
 use super::greet::Greeted;
 use super::held::Held;
 use super::pace::Pace;
 use super::round::{Done, Origin, Traffic};
 use super::stopped::Stopped;
-use super::Kept;
 use crate::failure::Cause;
 use crate::guest::SourceGuest;
 use crate::identity::{InstanceId, MigrationId};
@@ -89,7 +89,9 @@ impl<G: SourceGuest> Live<G> {
     pub(super) fn keep(mut self, phase: Phase, cause: Cause) -> Box<Kept<G>> {
         self.held.guest.dirty().owe(self.traffic.taken());
         let Self { held, mut traffic, .. } = self;
-        let kept = held.keep_logged(phase, traffic.link.last_words(cause));
+        // The guest is free of its log before anybody waits for the other side.
+        let mut kept = held.keep_logged(phase, cause);
+        kept.failure.cause = traffic.link.last_words(kept.failure.cause);
         traffic.link.give_up(reason(&kept.failure.cause));
         kept
     }

@@ -144,7 +144,7 @@ impl Traffic {
         stretch: u64,
     ) -> Result<(), Cause> {
         let began = Instant::now();
-        let range = range_of(self.layout.regions()[index], stretch)?;
+        let range = range_of(self.layout.regions()[index], stretch);
         guest.dirty().protect(index, range, &mut self.round).map_err(log_failed)?;
         self.harvest += began.elapsed();
         let (round, taken) = (&self.round.regions()[index], &mut self.taken.regions_mut()[index]);
@@ -196,12 +196,13 @@ fn pages_of(word: u64, mask: u64) -> impl Iterator<Item = u64> {
     (0..64).filter(move |bit| mask >> bit & 1 != 0).map(move |bit| word * 64 + bit)
 }
 
-/// The stretch in frame numbers, cut at the region's end.
-fn range_of(region: Region, stretch: u64) -> Result<GfnRange, Cause> {
+/// The stretch in frame numbers, cut at the region's end. A part of a range is a range; were it
+/// not, protecting the whole region would be right too.
+fn range_of(region: Region, stretch: u64) -> GfnRange {
     let first = stretch * STRETCH * 64;
     let pages = (STRETCH * 64).min(region.range.pages().saturating_sub(first));
     let gfn = Gfn::new(region.range.first().get() + first);
-    GfnRange::new(gfn, pages).ok_or(Cause::Wire(crate::wire::WireError::Short))
+    GfnRange::new(gfn, pages).unwrap_or(region.range)
 }
 
 fn log_failed<E: core::error::Error + Send + Sync + 'static>(error: E) -> Cause {

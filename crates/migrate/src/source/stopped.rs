@@ -77,10 +77,7 @@ impl<G: SourceGuest> Stopped<G> {
 
 impl<G: SourceGuest> Ready<G> {
     /// Compares the memories, if that was asked for.
-    pub(super) fn verify(
-        mut self,
-        watch: &mut dyn FnMut(Progress),
-    ) -> Result<Self, Box<Kept<G>>> {
+    pub(super) fn verify(mut self, watch: &mut dyn FnMut(Progress)) -> Result<Self, Box<Kept<G>>> {
         if self.0.live.held.options.verify == Verify::Skip {
             return Ok(self);
         }
@@ -135,12 +132,7 @@ impl<G: SourceGuest> Stopped<G> {
 }
 
 /// The destination's hashes of exactly these chunks.
-fn their_hashes(
-    link: &mut Link,
-    index: usize,
-    first: u64,
-    count: u64,
-) -> Result<Vec<Hash>, Cause> {
+fn their_hashes(link: &mut Link, index: usize, first: u64, count: u64) -> Result<Vec<Hash>, Cause> {
     let got = link.expect(|message| match message {
         Message::Digest(hashes) => Ok(hashes),
         other => Err(other.kind()),

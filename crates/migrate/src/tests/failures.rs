@@ -186,8 +186,8 @@ fn a_stalled_destination_can_be_cancelled() {
         let machine = storing();
         (0..5000).for_each(|page| machine.fill(1, page, 0x11));
         let (source, destination) = thread::scope(|scope| {
-            let destination = scope
-                .spawn(|| receiver.serve_one(&mut Host::default(), &limits, &mut |_| {}));
+            let destination =
+                scope.spawn(|| receiver.serve_one(&mut Host::default(), &limits, &mut |_| {}));
             scope.spawn(|| {
                 while !proxy.counts.stalled.load(Ordering::Acquire) {
                     thread::yield_now();
@@ -253,17 +253,18 @@ fn a_lost_page_is_found_and_the_guest_is_not_handed_over() {
 fn the_wire_may_break_after_any_byte() {
     let regions = layout(&[(0, 0x10, 65), (1, 0x1000, 70)]);
     let whole = break_at(&regions, Fault::Never);
-    let near_ends = |all: u64| (0..all).filter(move |&at| at < 130 || at % 997 == 0 || at + 90 > all);
-    let faults: Vec<_> = near_ends(whole.0)
-        .map(Fault::CutForward)
-        .chain((0..whole.1).map(Fault::CutBack))
-        .collect();
+    let near_ends =
+        |all: u64| (0..all).filter(move |&at| at < 130 || at % 997 == 0 || at + 90 > all);
+    let faults: Vec<_> =
+        near_ends(whole.0).map(Fault::CutForward).chain((0..whole.1).map(Fault::CutBack)).collect();
     // Each mostly waits.
     thread::scope(|scope| {
         for share in faults.chunks(faults.len().div_ceil(8)) {
-            scope.spawn(|| share.iter().for_each(|&fault| {
-                break_at(&regions, fault);
-            }));
+            scope.spawn(|| {
+                share.iter().for_each(|&fault| {
+                    break_at(&regions, fault);
+                })
+            });
         }
     });
 }
@@ -278,8 +279,10 @@ fn break_at(regions: &vellum_memory::Layout, fault: Fault) -> (u64, u64) {
     let limits = Limits::default();
     let (source, destination) = thread::scope(|scope| {
         let mut host = Host { before: 0xcc, ..Host::default() };
-        let destination =
-            scope.spawn({ let (receiver, limits) = (&receiver, &limits); move || receiver.serve_one(&mut host, limits, &mut |_| {}) });
+        let destination = scope.spawn({
+            let (receiver, limits) = (&receiver, &limits);
+            move || receiver.serve_one(&mut host, limits, &mut |_| {})
+        });
         let source = migrate(machine, &proxy.address, &Options::default(), &mut |_| {});
         if matches!(source, Outcome::Kept(_)) {
             limits.cancel.cancel();

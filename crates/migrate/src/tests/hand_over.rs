@@ -136,7 +136,9 @@ fn a_guest_asked_after_is_never_taken_later() {
         let mut link = open(&address);
         let hello = Hello { migration, layout: regions(), identity: b"mock" };
         link.send(&Message::Hello(hello)).expect("it listens");
-        let Message::Accept(instance) = link.receive().expect("an answer") else { panic!("refused") };
+        let Message::Accept(instance) = link.receive().expect("an answer") else {
+            panic!("refused")
+        };
         link.send(&Message::State(&[0; 8])).expect("it listens");
         link.send(&Message::Finish(Verify::Skip)).expect("it listens");
         assert_eq!(link.receive().expect("an answer"), Message::Ready);

@@ -21,15 +21,13 @@ fn regions() -> vellum_memory::Layout {
 fn receiver_says(act: impl FnOnce(&Address) + Send) -> Failure {
     let receiver = Receiver::bind(&socket()).expect("a fresh address");
     let failure = thread::scope(|scope| {
-        let served = scope.spawn(|| {
-            receiver.serve_one(&mut Host::default(), &Limits::default(), &mut |_| {})
-        });
+        let served = scope
+            .spawn(|| receiver.serve_one(&mut Host::default(), &Limits::default(), &mut |_| {}));
         act(receiver.address());
         served.join().expect("it does not panic").expect_err("no guest came")
     });
     let machine = Machine::start(&regions(), Habit::Idle, Way::Clearing);
-    let both =
-        attempt(machine, &receiver, &mut Host::default(), &Options::default(), &mut |_| {});
+    let both = attempt(machine, &receiver, &mut Host::default(), &Options::default(), &mut |_| {});
     assert!(matches!(both.source, Outcome::Moved(_)), "the next guest arrives");
     failure
 }

@@ -447,7 +447,9 @@ impl DirtySource for MockLog {
             let mask = dirty.word(word);
             round.regions_mut()[region].insert_word(word, mask);
             taken.regions_mut()[region].insert_word(word, mask);
-            (0..64).filter(|bit| mask >> bit & 1 != 0).for_each(|bit| dirty.remove(word * 64 + bit));
+            (0..64)
+                .filter(|bit| mask >> bit & 1 != 0)
+                .for_each(|bit| dirty.remove(word * 64 + bit));
         }
         Ok(())
     }

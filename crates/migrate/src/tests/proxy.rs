@@ -121,7 +121,8 @@ fn is_open(stream: &UnixStream) -> bool {
     stream.set_nonblocking(true).expect("a socket");
     // Whatever is still in it was stalled and is lost.
     let read = (&mut &*stream).read(&mut [0; 4096]);
-    !matches!(read, Ok(0)) && !matches!(read, Err(error) if error.kind() != std::io::ErrorKind::WouldBlock)
+    !matches!(read, Ok(0))
+        && !matches!(read, Err(error) if error.kind() != std::io::ErrorKind::WouldBlock)
 }
 
 /// Moves bytes until the limit, and says whether it was reached.

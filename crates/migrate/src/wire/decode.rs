@@ -2,8 +2,9 @@
 
 use super::cursor::Cursor;
 use super::{
-    Answer, Hashes, Hello, Kind, MOST_HASHES, MOST_IDENTITY, MOST_PAGES, MOST_REGIONS, MOST_RUNS, MOST_ZERO,
-    Message, PAGE, Pages, Query, Refusal, RefusalKind, Run, Text, Verify, WireError, Zero,
+    Answer, Hashes, Hello, Kind, MOST_HASHES, MOST_IDENTITY, MOST_PAGES, MOST_REGIONS, MOST_RUNS,
+    MOST_ZERO, Message, PAGE, Pages, Query, Refusal, RefusalKind, Run, Text, Verify, WireError,
+    Zero,
 };
 use crate::identity::{InstanceId, MigrationId};
 use std::borrow::Cow;
@@ -114,10 +115,7 @@ fn refusal(from: &mut Cursor<'_>) -> Result<Refusal, WireError> {
 }
 
 fn refusal_kind(number: u8) -> Result<RefusalKind, WireError> {
-    RefusalKind::ALL
-        .into_iter()
-        .find(|&kind| kind as u8 == number)
-        .ok_or(WireError::Choice(number))
+    RefusalKind::ALL.into_iter().find(|&kind| kind as u8 == number).ok_or(WireError::Choice(number))
 }
 
 fn verify(from: &mut Cursor<'_>) -> Result<Verify, WireError> {

@@ -146,7 +146,9 @@ proptest! {
 #[test]
 fn counts_above_their_limits_are_refused_before_anything_is_read() {
     let counted = |count: u32| [0u32.to_le_bytes(), count.to_le_bytes()].concat();
-    for (kind, most) in [(Kind::Pages, MOST_PAGES), (Kind::Zero, MOST_RUNS), (Kind::Digest, MOST_HASHES)] {
+    for (kind, most) in
+        [(Kind::Pages, MOST_PAGES), (Kind::Zero, MOST_RUNS), (Kind::Digest, MOST_HASHES)]
+    {
         for count in [0, most as u32 + 1, u32::MAX] {
             assert_eq!(decode(kind, &counted(count)), Err(WireError::Count(count.into())));
         }
