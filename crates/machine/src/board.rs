@@ -73,8 +73,7 @@ impl<F: WalkedFormat> Board<F> {
         let ram = Ram::new(&layout)?;
         let hub = Hub::new(config.shoot_down).ok_or(BoardError::ShootDown(config.shoot_down))?;
         let embedder = BoardEmbedder::new(ram, Frames::new(config.frame_limit), hub);
-        let mmu =
-            Mmu::new(embedder, mmu_config(config)).map_err(|_| BoardError::OutOfMemory)?;
+        let mmu = Mmu::new(embedder, mmu_config(config)).map_err(|_| BoardError::OutOfMemory)?;
         let board = Self { mmu, layout };
         board.layout.regions().iter().try_for_each(|region| board.create_slot(*region))?;
         Ok(board)
@@ -115,8 +114,7 @@ impl<F: WalkedFormat> Board<F> {
 
     fn create_slot(&self, region: Region) -> Result<(), BoardError> {
         let Region { slot: id, space, range } = region;
-        let spec =
-            SlotSpec { id, space, range, access: SlotAccess::ReadWrite, log: LogMode::Off };
+        let spec = SlotSpec { id, space, range, access: SlotAccess::ReadWrite, log: LogMode::Off };
         Ok(self.mmu.create_slot(spec)?)
     }
 }

@@ -159,16 +159,29 @@ impl Arena {
     }
 }
 
-/// The first of the frame's 512 entries.
-#[inline]
-pub(crate) fn entries(frame: Pfn) -> Option<NonNull<AtomicU64>> {
+/// Where the frame is in this process.
+fn place(frame: Pfn) -> Option<NonNull<AtomicU64>> {
     let address = usize::try_from(frame.address()).ok()?;
     NonNull::new(std::ptr::with_exposed_provenance_mut(address))
 }
 
+/// Entry `index`, below 512, of a table frame that the caller may be in: it has just allocated it,
+/// or it walks and found it as a VM's root or in a present entry of a linked table.
+#[inline]
+pub(crate) fn entry<'f>(frame: Pfn, index: usize) -> Option<&'f AtomicU64> {
+    assert!(index < ENTRIES, "an index has nine bits");
+    let address = usize::try_from(frame.address()).ok()? + 8 * index;
+    let entry = NonNull::new(std::ptr::with_exposed_provenance_mut(address))?;
+    // SAFETY: T2: by the caller's word the frame is one of an arena's, and it stays a table's while
+    // the caller is in it: a frame taken back waits in quarantine until every walk that could have
+    // found it is over, and the arena unmaps nothing while its board lives. T1: tables are only
+    // ever accessed as atomics. The entry is inside the frame, and aligned since that is.
+    Some(unsafe { entry.as_ref() })
+}
+
 /// The frame as the library takes it. `frame` was just allocated from a [`Frames`].
 pub(crate) fn for_tables(frame: Pfn) -> Option<Frame> {
-    let entries = entries(frame)?;
+    let entries = place(frame)?;
     // SAFETY: T2: 512 zeroed entries, aligned to the page, valid until released and longer (the
     // arena never unmaps while it lives, and it lives as long as the library's VM does). T1: only
     // the library and the walkers access a frame that is handed out, and only as atomics.
@@ -176,12 +189,7 @@ pub(crate) fn for_tables(frame: Pfn) -> Option<Frame> {
 }
 
 fn zeroed(frame: Pfn) -> Pfn {
-    let first = entries(frame);
-    for index in 0..ENTRIES {
-        let Some(first) = first else { break };
-        // SAFETY: T2: the frame is one of this arena's, which live as long as it does, and out of
-        // quarantine; `index` is inside it. T1: it is accessed as an atomic, as everywhere.
-        let entry = unsafe { first.add(index).as_ref() };
+    for entry in (0..ENTRIES).filter_map(|index| entry(frame, index)) {
         entry.store(0, Ordering::Relaxed);
     }
     frame

@@ -4,9 +4,7 @@ use crate::error::RamError;
 use std::sync::Arc;
 use vellum_memory::Layout;
 use vellum_pte::{Gfn, GfnRange, PAGE_SIZE, Pfn};
-use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion,
-};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 /// Where RAM begins, as on the usual RISC-V boards.
 pub const RAM_BASE: Gfn = Gfn::new(0x8000_0000 / PAGE_SIZE);
@@ -21,7 +19,8 @@ impl Ram {
     /// RAM for every region of `layout`. Regions of different address spaces that name the same
     /// pages share them.
     pub(crate) fn new(layout: &Layout) -> Result<Self, RamError> {
-        let mut ranges: Vec<GfnRange> = layout.regions().iter().map(|region| region.range).collect();
+        let mut ranges: Vec<GfnRange> =
+            layout.regions().iter().map(|region| region.range).collect();
         ranges.sort_by_key(|range| (range.first(), range.pages()));
         ranges.dedup();
         let regions = ranges.into_iter().map(map).collect::<Result<Vec<_>, _>>()?;

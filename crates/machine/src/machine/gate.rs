@@ -105,7 +105,8 @@ impl Gate {
 
     /// Sleeps a little, unless there is something else to do.
     pub(super) fn rest(&self) {
-        let rested = self.changed.wait_timeout_while(self.inner(), REST, |inner| inner.is_running());
+        let rested =
+            self.changed.wait_timeout_while(self.inner(), REST, |inner| inner.is_running());
         drop(rested);
     }
 

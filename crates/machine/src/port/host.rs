@@ -1,6 +1,9 @@
 //! Plain atomic accesses to guest RAM, for where there are no restartable sequences.
 #![allow(unsafe_code)]
-#![allow(clippy::cast_possible_truncation, reason = "an access takes the low bytes; hosts have 64-bit addresses")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "an access takes the low bytes; hosts have 64-bit addresses"
+)]
 
 use crate::bus::Width;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};

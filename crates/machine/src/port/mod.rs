@@ -22,8 +22,8 @@ mod tlb;
 mod window;
 
 pub(crate) use host::HostAddress;
-pub use shoot_down::ShootDown;
 pub(crate) use shoot_down::Hub;
+pub use shoot_down::ShootDown;
 
 use crate::bus::{Bus, BusError, Width};
 use crate::embedder::BoardEmbedder;
@@ -103,8 +103,9 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
 
     #[cold]
     fn store_bytes(&mut self, gpa: Gpa, width: Width, value: u64) -> Result<(), BusError> {
-        (0..width.bytes())
-            .try_for_each(|index| self.store(byte_at(gpa, index), Width::Byte, value >> (8 * index)))
+        (0..width.bytes()).try_for_each(|index| {
+            self.store(byte_at(gpa, index), Width::Byte, value >> (8 * index))
+        })
     }
 }
 
@@ -114,9 +115,7 @@ impl<F: WalkedFormat> Bus for Port<'_, F> {
         if crosses_a_page(gpa, width) {
             return self.load_bytes(gpa, width);
         }
-        self.until_done(gpa, Access::Read, |port| {
-            port.window.load(port.tlb.for_read(gpa)?, width)
-        })
+        self.until_done(gpa, Access::Read, |port| port.window.load(port.tlb.for_read(gpa)?, width))
     }
 
     #[inline]
@@ -139,7 +138,10 @@ impl<F: WalkedFormat> Bus for Port<'_, F> {
         expected: u64,
         new: u64,
     ) -> Result<u64, BusError> {
-        assert!(gpa.get().is_multiple_of(width.bytes()) && width.bytes() >= 4, "an atomic at {gpa}");
+        assert!(
+            gpa.get().is_multiple_of(width.bytes()) && width.bytes() >= 4,
+            "an atomic at {gpa}"
+        );
         self.until_done(gpa, Access::Write, |port| {
             port.window.compare_exchange(port.tlb.for_write(gpa)?, width, (expected, new))
         })

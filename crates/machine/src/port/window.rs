@@ -49,9 +49,9 @@ impl<'b> Window<'b> {
     #[inline]
     pub(super) fn store(&self, at: Target, width: Width, value: u64) -> Option<()> {
         match self.way {
-            Way::Restartable(sequence) => sequence
-                .store(self.hub.epoch_cell(), at.epoch, at.host, width, value)
-                .then_some(()),
+            Way::Restartable(sequence) => {
+                sequence.store(self.hub.epoch_cell(), at.epoch, at.host, width, value).then_some(())
+            }
             Way::Waiting => self.announced(at, || at.host.store(width, value)),
         }
     }
@@ -80,13 +80,9 @@ impl<'b> Window<'b> {
         exchange: (u64, u64),
     ) -> Option<u64> {
         match self.way {
-            Way::Restartable(sequence) => sequence.compare_exchange(
-                self.hub.epoch_cell(),
-                at.epoch,
-                at.host,
-                width,
-                exchange,
-            ),
+            Way::Restartable(sequence) => {
+                sequence.compare_exchange(self.hub.epoch_cell(), at.epoch, at.host, width, exchange)
+            }
             Way::Waiting => self.announced(at, || at.host.compare_exchange(width, exchange)),
         }
     }

@@ -9,8 +9,7 @@ use std::sync::LazyLock;
 pub(crate) static RESTARTS: LazyLock<bool> =
     LazyLock::new(|| command(REGISTER_PRIVATE_EXPEDITED_RSEQ));
 /// Whether every thread of this process can be made to execute a barrier (Linux 4.14).
-pub(crate) static BARRIERS: LazyLock<bool> =
-    LazyLock::new(|| command(REGISTER_PRIVATE_EXPEDITED));
+pub(crate) static BARRIERS: LazyLock<bool> = LazyLock::new(|| command(REGISTER_PRIVATE_EXPEDITED));
 
 // linux/membarrier.h
 const PRIVATE_EXPEDITED: libc::c_long = 1 << 3;
@@ -38,8 +37,7 @@ fn command(command: libc::c_long) -> bool {
     const NO_FLAGS: libc::c_long = 0;
     const ANY_CPU: libc::c_long = 0;
     // SAFETY: membarrier takes three integers and touches no memory of ours.
-    let result =
-        unsafe { libc::syscall(libc::SYS_membarrier, command, NO_FLAGS, ANY_CPU) };
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, command, NO_FLAGS, ANY_CPU) };
     result == 0
 }
 

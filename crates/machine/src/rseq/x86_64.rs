@@ -168,8 +168,7 @@ impl Sequence {
             }
             _ => {
                 let word: u32;
-                let done =
-                    sequence!(self, epoch, epoch_now, ["lock cmpxchg dword ptr [{at}], {new:e}"],
+                let done = sequence!(self, epoch, epoch_now, ["lock cmpxchg dword ptr [{at}], {new:e}"],
                     at = in(reg) at, new = in(reg) new,
                     inlateout("rax") expected as u32 => word,);
                 held = u64::from(word);

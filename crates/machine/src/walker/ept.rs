@@ -38,10 +38,11 @@ impl Walk for EptWalker {
 
 #[inline]
 fn permits(raw: u64) -> Permissions {
-    Permissions::NONE
-        .with(Permissions::READ, raw, READ)
-        .with(Permissions::WRITE, raw, WRITE)
-        .with(Permissions::EXECUTE, raw, EXECUTE)
+    Permissions::NONE.with(Permissions::READ, raw, READ).with(Permissions::WRITE, raw, WRITE).with(
+        Permissions::EXECUTE,
+        raw,
+        EXECUTE,
+    )
 }
 
 /// Bit 7 means it at levels 2 and 3; it is reserved at level 4 and ignored at level 1.

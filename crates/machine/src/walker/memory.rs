@@ -1,5 +1,4 @@
 //! The walker's access to table memory: a load and a compare-exchange, as hardware's.
-#![allow(unsafe_code)]
 
 use crate::frames;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,14 +32,11 @@ impl EntryAt {
         self.cell().expect("a table is not at address zero").store(raw, Ordering::Release);
     }
 
+    /// A walk's tables are its root and what it read from present entries; from the walk cache, of
+    /// the same epoch.
     #[inline]
-    fn cell<'a>(self) -> Option<&'a AtomicU64> {
-        let first = frames::entries(self.table)?;
-        // SAFETY: T2: `table` is a VM's root or was read from a present entry of a linked table
-        // during this walk (or during this epoch, by the walk cache), so it is a table frame, and
-        // the quarantine keeps its memory a table's until this walk is over. T1: tables are only
-        // ever accessed as atomics. `index` has nine bits, so it is inside the frame.
-        Some(unsafe { first.add(self.index).as_ref() })
+    fn cell<'f>(self) -> Option<&'f AtomicU64> {
+        frames::entry(self.table, self.index)
     }
 }
 

@@ -22,8 +22,8 @@ mod tests;
 pub use ept::EptWalker;
 pub use npt::NptWalker;
 
-pub(crate) use cache::WalkCache;
 use cache::Position;
+pub(crate) use cache::WalkCache;
 use memory::EntryAt;
 use vellum_mmu::Access;
 use vellum_pte::{Ept, Format, Gpa, Npt, PAGE_SHIFT, Pfn};

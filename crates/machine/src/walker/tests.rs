@@ -116,11 +116,23 @@ fn a_walk_takes_nine_bits_a_level() {
 fn large_pages_add_the_address_bits_below_them() {
     let inside_2m = Pfn::of_address(0x4000_0000 + (4 << 12));
     let leaf = 0x4000_0000 | HUGE;
-    assert_eq!(frame(Tables::new(3, EPT_TABLE, leaf | EPT_LEAF).walk::<EptWalker>(Access::Read)), inside_2m);
-    assert_eq!(frame(Tables::new(3, NPT_TABLE, leaf | NPT_LEAF).walk::<NptWalker>(Access::Read)), inside_2m);
+    assert_eq!(
+        frame(Tables::new(3, EPT_TABLE, leaf | EPT_LEAF).walk::<EptWalker>(Access::Read)),
+        inside_2m
+    );
+    assert_eq!(
+        frame(Tables::new(3, NPT_TABLE, leaf | NPT_LEAF).walk::<NptWalker>(Access::Read)),
+        inside_2m
+    );
     let inside_1g = Pfn::of_address(0x4000_0000 + (3 << 21 | 4 << 12));
-    assert_eq!(frame(Tables::new(2, EPT_TABLE, leaf | EPT_LEAF).walk::<EptWalker>(Access::Read)), inside_1g);
-    assert_eq!(frame(Tables::new(2, NPT_TABLE, leaf | NPT_LEAF).walk::<NptWalker>(Access::Read)), inside_1g);
+    assert_eq!(
+        frame(Tables::new(2, EPT_TABLE, leaf | EPT_LEAF).walk::<EptWalker>(Access::Read)),
+        inside_1g
+    );
+    assert_eq!(
+        frame(Tables::new(2, NPT_TABLE, leaf | NPT_LEAF).walk::<NptWalker>(Access::Read)),
+        inside_1g
+    );
 }
 
 #[test]
@@ -194,7 +206,9 @@ fn a_writable_entry_that_is_not_readable_is_a_misconfiguration() {
 
 #[test]
 fn a_reserved_memory_type_is_a_misconfiguration() {
-    for (memory_type, good) in [(0, true), (1, true), (2, false), (3, false), (4, true), (5, true), (6, true), (7, false)] {
+    for (memory_type, good) in
+        [(0, true), (1, true), (2, false), (3, false), (4, true), (5, true), (6, true), (7, false)]
+    {
         let tables = ept();
         tables.clear(1, 7 << 3);
         tables.set(1, memory_type << 3);
