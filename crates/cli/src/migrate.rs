@@ -114,6 +114,17 @@ fn track(args: &Migrate) -> crate::args::Track {
     args.broken.map_or(args.track, crate::breaks::Name::track)
 }
 
+#[cfg(not(feature = "breaks"))]
+fn downtime(args: &Migrate) -> Duration {
+    args.downtime
+}
+
+/// A bug bites between rounds: with a downtime that nothing fits, there are as many as can be.
+#[cfg(feature = "breaks")]
+fn downtime(args: &Migrate) -> Duration {
+    args.broken.map_or(args.downtime, |_| Duration::from_nanos(1))
+}
+
 fn config(args: &Migrate) -> MachineConfig {
     MachineConfig {
         seed: args.seed,
@@ -139,7 +150,7 @@ impl Job<'_> {
         let source = Source::new(&machine, self.choice.method, identity, &self.show);
         let attempts = Attempts {
             to: &to,
-            downtime: self.args.downtime,
+            downtime: downtime(self.args),
             count: self.args.attempts,
             interrupt: &self.interrupt,
             show: &self.show,

@@ -66,7 +66,7 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let whole = units.into_iter().find(|(shift, _)| self.bytes % (1 << shift) == 0);
+        let whole = units.into_iter().find(|(shift, _)| self.bytes.is_multiple_of(1 << shift));
         match whole {
             Some((shift, unit)) => write!(f, "{} {unit}", self.bytes >> shift),
             None => write!(f, "{} bytes", self.bytes),

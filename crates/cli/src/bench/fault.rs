@@ -52,7 +52,7 @@ fn shuffle(pages: &mut [u64]) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        let chosen = (state >> 32) * (last as u64 + 1) >> 32;
+        let chosen = ((state >> 32) * (last as u64 + 1)) >> 32;
         pages.swap(last, usize::try_from(chosen).unwrap_or(last));
     }
 }

@@ -206,8 +206,8 @@ fn take(board: &Board<Ept>, protect: Protect, round: &mut PageSet) -> Result<(),
 }
 
 /// A store to every `step`th page.
-fn store_each(port: &mut Port<'_, Ept>, range: GfnRange, step: usize) -> Result<(), Failure> {
-    for page in (0..range.pages()).step_by(step) {
+fn store_each(port: &mut Port<'_, Ept>, range: GfnRange, step: u64) -> Result<(), Failure> {
+    for page in (0..range.pages().div_ceil(step)).map(|index| index * step) {
         port.store(page_at(page), Width::Double, page)?;
     }
     Ok(())
@@ -231,7 +231,7 @@ fn sizes(result: &mut BenchResult) -> Result<(), Failure> {
 /// The median time, and per call the tables settled and the shoot-downs made.
 fn sparse(name: &str, bytes: u64, result: &mut BenchResult) -> Result<(f64, f64, f64), Failure> {
     const CALLS: u32 = 200;
-    const STRIDE: usize = (64 << 20) / PAGE_SIZE as usize;
+    const STRIDE: u64 = (64 << 20) / PAGE_SIZE;
     let board = board(bytes)?;
     let mut port = board.port()?;
     store_each(&mut port, board.layout().regions()[0].range, STRIDE)?;

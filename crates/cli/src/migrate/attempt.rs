@@ -70,7 +70,7 @@ impl Attempts<'_> {
             left -= 1;
             let kept = match self.once(guest, child.as_deref_mut()) {
                 Ok(kept) => kept,
-                Err(ending) => return ending,
+                Err(ending) => return *ending,
             };
             let reason = kept.failure.to_string();
             self.show.say(&Event::RunsOn { reason: reason.clone() });
@@ -87,7 +87,7 @@ impl Attempts<'_> {
         &self,
         guest: G,
         child: Option<&mut Destination>,
-    ) -> Result<Kept<G>, Ending> {
+    ) -> Result<Kept<G>, Box<Ending>> {
         let mut watch = Watch::new(self.show);
         let outcome = migrate(guest, self.to, &self.options(), &mut |now| watch.see(now));
         match outcome {
@@ -101,9 +101,9 @@ impl Attempts<'_> {
         Options { downtime: self.downtime, cancel: self.interrupt.cancel(), ..Options::default() }
     }
 
-    fn moved(&self, report: Report) -> Ending {
+    fn moved(&self, report: Report) -> Box<Ending> {
         self.show.say(&Event::HandedOver);
-        Ending::Moved(report)
+        Box::new(Ending::Moved(report))
     }
 
     /// Asks the destination until it answers, or somebody decides.
@@ -111,7 +111,7 @@ impl Attempts<'_> {
         &self,
         mut unknown: Unknown<G>,
         mut child: Option<&mut Destination>,
-    ) -> Result<Kept<G>, Ending> {
+    ) -> Result<Kept<G>, Box<Ending>> {
         let _stale = self.interrupt.take_resume();
         self.show.say(&Event::Unknown { reason: unknown.failure().to_string() });
         loop {
@@ -125,7 +125,8 @@ impl Attempts<'_> {
                 Decision::Resume => return Ok(unknown.resume()),
                 Decision::GiveUp => {
                     let reason = unknown.failure().to_string();
-                    return Err(Ending::GivenUp { reason, report: unknown.report().clone() });
+                    let report = unknown.report().clone();
+                    return Err(Box::new(Ending::GivenUp { reason, report }));
                 }
                 Decision::Ask => {}
             }

@@ -11,6 +11,9 @@
 //! - in each pass a **stretch** of the cold pages is checked and not written, the next in the next
 //!   pass, so that all of memory is checked again within [`passes_to_recheck_all`] passes.
 //!
+//! After each pass a hart notes the count in its **diary**, a reserved page of its own that nothing
+//! else of it pushes out of a TLB: a page that is stored to through one translation for a long time.
+//!
 //! What it expects is in its registers only. Of a page it checks two words; bytes elsewhere in it
 //! are for a digest to compare. The last quarter of RAM stays zero. Each finished pass is
 //! reported as progress. A mismatch prints one line and shuts down with *system failure*.
@@ -45,6 +48,10 @@ const HOT_SHARE: u32 = 5;
 const STRETCHES: u32 = 5;
 /// Where messages are written: in the reserved pages, 256 bytes for each hart.
 const MESSAGES: i64 = 512 << 10;
+/// Diaries are in the reserved pages from this one on, a page a hart. It is odd, so that with an even
+/// number of harts a hart's diary and its hot pages differ in the low bits, which choose the place
+/// in a TLB.
+const DIARIES: i64 = 191;
 
 const KEY: i64 = 0x9e37_79b9_7f4a_7c15_u64.cast_signed();
 const MIX: i64 = 0xff51_afd7_ed55_8ccd_u64.cast_signed();
@@ -103,6 +110,7 @@ pub(super) fn program() -> Assembler {
     hot_pages(&mut asm, &routines);
     sweep(&mut asm, &routines);
     stretch(&mut asm, &routines);
+    diary(&mut asm);
     asm.addi(Reg::T0, Reg::S5, -1);
     progress(&mut asm, Reg::T0);
     asm.j(pass);
@@ -110,6 +118,15 @@ pub(super) fn program() -> Assembler {
     write(&mut asm, &routines);
     locate_cold(&mut asm, &routines);
     asm
+}
+
+/// Notes the count.
+fn diary(asm: &mut Assembler) {
+    asm.li(Reg::T0, (DIARIES - RESERVED_PAGES.cast_signed()) << 12);
+    asm.add(Reg::T0, Reg::T0, Reg::S1);
+    asm.slli(Reg::T1, Reg::S0, 12);
+    asm.add(Reg::T0, Reg::T0, Reg::T1);
+    asm.sd(Reg::S5, 0, Reg::T0);
 }
 
 /// [`Plan::new`] in the guest's own words: `s3` (the pages of RAM till now) and `s4`.
