@@ -8,8 +8,8 @@ use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn};
 /// No function is called with a lock of the library held, except [`relax`](Self::relax) (which
 /// is called while one is waited for, with others held) and
 /// [`barrier_all`](Self::barrier_all) (which a slot change makes while faults are kept out).
-/// [`resolve`](Self::resolve) and [`write`](Self::write) are called inside the read side: they
-/// must not change slots, and a slot change waits until they return.
+/// [`resolve`](Self::resolve) and [`write`](Self::write) are called inside the read side: a slot
+/// change waits until they return, and they must not call back into the library.
 pub trait Embedder: Send + Sync {
     /// A zeroed frame for a table, or `None` when there is no more: the fault or call that wanted
     /// it reports out of memory, and the VM goes on.
