@@ -3,7 +3,7 @@
 //! A frame that the library gives back is hidden from every walk that begins after the shoot-down
 //! (its promise). A walk that began before and was preempted may still read the frame, and set A
 //! and D in it by compare-exchange. So a frame waits in a **quarantine** until every such walk is
-//! over ([`Walks`]), and nobody waits for it.
+//! over, and nobody waits for it.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;

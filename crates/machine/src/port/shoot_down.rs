@@ -91,7 +91,9 @@ impl Hub {
     #[inline]
     pub(super) fn barrier_before_epoch(&self) {
         match self.way {
-            // The requester's membarrier is the fence on this side as well.
+            // The requester's membarrier is the fence on this side as well: it interrupts every
+            // thread that runs, and the return from an interrupt serialises (Intel SDM vol. 3A,
+            // 9.3; AMD APM vol. 2, 7.6.4); one that does not run passes the scheduler's barriers.
             Way::Restartable(_) => std::sync::atomic::compiler_fence(Ordering::SeqCst),
             Way::Waiting => fence(Ordering::SeqCst),
         }

@@ -403,6 +403,46 @@ proptest! {
     }
 
     #[test]
+    fn the_library_and_the_walkers_agree_on_tables(
+        frame in 0u64..1 << 36,
+        open in any::<bool>(),
+        level in 2u8..=4,
+    ) {
+        use vellum_pte::{Entry, Gate, Level};
+        let gate = if open { Gate::Open } else { Gate::Closed };
+        let entry = Entry::table(Pfn::new(frame), gate);
+        let at = [Level::L2, Level::L3, Level::L4][usize::from(level - 2)];
+        let ept = EptWalker::read(Ept::encode(entry, at).0, level);
+        let npt = NptWalker::read(Npt::encode(entry, at).0, level);
+        for step in [ept, npt] {
+            let Step::Table(link) = step else { panic!("{step:?} for a table") };
+            prop_assert_eq!(link.frame, Pfn::new(frame));
+            prop_assert_eq!(link.permits.allow(Access::Write), open);
+            prop_assert!(link.permits.allow(Access::Read) && link.permits.allow(Access::Execute));
+        }
+    }
+
+    #[test]
+    fn the_library_and_the_walkers_agree_on_large_pages(
+        number in 0u64..1 << 18,
+        storable in any::<bool>(),
+        level in 2u8..=3,
+    ) {
+        use vellum_pte::{Entry, Leaf, Level, Write};
+        let frame = Pfn::new(number << (9 * u32::from(level - 1)));
+        let write = if storable { Write::Storable } else { Write::Denied };
+        let at = [Level::L2, Level::L3][usize::from(level - 2)];
+        let leaf = Entry::Leaf(Leaf::new(frame, write));
+        let ept = EptWalker::read(Ept::encode(leaf, at).0, level);
+        let npt = NptWalker::read(Npt::encode(leaf, at).0, level);
+        for step in [ept, npt] {
+            let Step::Page(link) = step else { panic!("{step:?} for a page") };
+            prop_assert_eq!(link.frame, frame);
+            prop_assert_eq!(link.permits.allow(Access::Write), storable);
+        }
+    }
+
+    #[test]
     fn no_bits_make_a_walker_panic(bits in any::<u64>(), level in 1u8..=4) {
         let _ = EptWalker::read(bits, level);
         let _ = NptWalker::read(bits, level);
