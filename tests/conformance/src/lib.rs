@@ -1,1 +1,15 @@
-//! The conformance suite.
+//! One suite, every backend, held to naive oracles.
+//!
+//! | part | what |
+//! |---|---|
+//! | [`backend`] | what a backend offers to be held to the suite |
+//! | [`oracle`] | the two oracles: [`oracle::stopped`] and [`oracle::running`] |
+//! | [`port_guest`] | backend: native writers on the software machine's memory ports |
+//! | [`rv64_guest`] | backend: the same stores made by RV64 harts |
+//!
+//! Nothing here looks at a clock: iterations and stores are counted.
+
+pub mod backend;
+pub mod oracle;
+pub mod port_guest;
+pub mod rv64_guest;

@@ -1,0 +1,133 @@
+//! What a backend offers to be held to the suite.
+
+use vellum_memory::DirtySource;
+
+/// Pages at the start of the slot that a guest keeps for itself: the oracles ignore them.
+pub const RESERVED: u64 = 256;
+/// The oracles' slot: 1 GiB and 3 pages, so that nothing ends where a word or a table does.
+pub const PAGES: u64 = (1 << 18) + 3;
+
+/// Makes guests.
+pub trait Backend {
+    /// The guests it makes.
+    type Guest: Guest;
+
+    /// Which backend, format and way of tracking, for messages.
+    fn name(&self) -> String;
+
+    /// A paused guest of one slot of [`PAGES`] pages, all zero, that follows `plan`. Its number is
+    /// 1, and no log is on.
+    fn guest(&self, plan: Plan) -> Self::Guest;
+}
+
+/// What a guest is to do: each vCPU stores the guest's number, again and again, to the first eight
+/// bytes of pages that it draws from the plan's table.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many vCPUs.
+    pub vcpus: usize,
+    /// What random numbers are made from.
+    pub seed: u64,
+    /// The pages to draw from, [`Plan::TABLE`] entries; some occur often.
+    pub table: Vec<u64>,
+}
+
+impl Plan {
+    /// Entries of the table: a power of two.
+    pub const TABLE: usize = 8192;
+
+    /// Half of the draws go anywhere in the slot, half to some sixty pages: the slot's last, and a
+    /// few neighbourhoods whose tables and TLB entries stay warm.
+    #[must_use]
+    pub fn new(vcpus: usize, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let hot = hot_pages(&mut random);
+        let anywhere = |random: &mut Random| RESERVED + random.below(PAGES - RESERVED);
+        let table = (0..Self::TABLE).map(|entry| match entry % 2 {
+            0 => anywhere(&mut random),
+            _ => hot[entry / 2 % hot.len()],
+        });
+        Self { vcpus, seed, table: table.collect() }
+    }
+
+    /// The pages of the table, each once, in order.
+    #[must_use]
+    pub fn pages(&self) -> Vec<u64> {
+        let mut pages = self.table.clone();
+        pages.sort_unstable();
+        pages.dedup();
+        pages
+    }
+
+    /// What vCPU `index` begins its random numbers with.
+    #[must_use]
+    pub fn seed_of(&self, index: usize) -> Random {
+        Random::new(self.seed ^ (index as u64 + 1) << 32)
+    }
+}
+
+fn hot_pages(random: &mut Random) -> Vec<u64> {
+    const NEIGHBOURS: u64 = 20;
+    let bases: Vec<u64> =
+        (0..3).map(|_| RESERVED + random.below(PAGES - RESERVED - NEIGHBOURS)).collect();
+    let near = bases.iter().flat_map(|base| *base..base + NEIGHBOURS);
+    near.chain([RESERVED]).chain(PAGES - 3..PAGES).collect()
+}
+
+/// A guest that follows a [`Plan`].
+pub trait Guest {
+    /// Its dirty log.
+    type Source<'g>: DirtySource
+    where
+        Self: 'g;
+
+    /// Its dirty log. The oracle starts it.
+    fn source(&self) -> Self::Source<'_>;
+
+    /// From its next store on, each vCPU stores `number`.
+    fn set_number(&self, number: u64);
+
+    /// Lets the vCPUs run.
+    fn resume(&self);
+
+    /// On return no vCPU is in an access or a fault.
+    fn pause(&self);
+
+    /// The smallest number that a vCPU may still store.
+    ///
+    /// # Panics
+    /// A vCPU has failed, so that waiting for it would be in vain. The same below.
+    fn oldest_number(&self) -> u64;
+
+    /// How many stores each vCPU has made; counted after the store has retired and before the
+    /// next begins.
+    fn stores(&self) -> Vec<u64>;
+
+    /// The number in a page of the slot, read behind the log's back.
+    fn number_in(&self, page: u64) -> u64;
+}
+
+/// Marsaglia's xorshift with 13, 7, 17: the same in Rust and in a few instructions of a guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// Different seeds give different numbers from the first on.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next number.
+    pub const fn step(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `limit`.
+    pub const fn below(&mut self, limit: u64) -> u64 {
+        self.step() % limit
+    }
+}

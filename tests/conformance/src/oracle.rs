@@ -1,0 +1,188 @@
+//! The two oracles. Both are naive: a number in a page, and whether a harvest named the page.
+
+use crate::backend::{Backend, Guest, PAGES, Plan, RESERVED};
+use std::collections::BTreeMap;
+use vellum_memory::{DirtySource, PageSet};
+
+/// What an oracle objects to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Objection {
+    /// A harvest named a page in iteration `n`, and the page holds an older number (or a newer).
+    NotWritten {
+        /// The page.
+        page: u64,
+        /// The iteration.
+        n: u64,
+        /// What the page holds.
+        held: u64,
+    },
+    /// No harvest that should have named a page did.
+    Lost {
+        /// The page.
+        page: u64,
+        /// The iteration in which it was missed.
+        n: u64,
+        /// What the page holds.
+        held: u64,
+    },
+    /// A harvest named a page that no vCPU writes.
+    Stray {
+        /// The page.
+        page: u64,
+        /// The iteration.
+        n: u64,
+    },
+}
+
+/// How long an oracle looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Length {
+    /// Iterations.
+    pub iterations: u64,
+    /// Stores, by all vCPUs together, before each harvest.
+    pub stores: u64,
+}
+
+/// The guest stores its iteration number N. A harvest while it runs, one after it has stopped:
+/// what either names holds N, what neither names holds less.
+///
+/// The log is started in iteration 1 while the guest runs, so what the guest has mapped and cached
+/// by then is part of the proof.
+///
+/// # Errors
+/// The first objection.
+pub fn stopped<B: Backend>(backend: &B, plan: Plan, length: Length) -> Result<(), Objection> {
+    let pages = plan.pages();
+    let guest = backend.guest(plan);
+    let mut source = started(&guest, length);
+    let mut round = PageSet::new(source.layout());
+    guest.pause();
+    // What iteration 1 still wrote after the start is nobody's question.
+    harvest(&mut source, &mut round);
+    for n in 2..2 + length.iterations {
+        round.clear();
+        guest.set_number(n);
+        guest.resume();
+        run_for(&guest, length.stores);
+        harvest(&mut source, &mut round);
+        run_for(&guest, length.stores);
+        guest.pause();
+        harvest(&mut source, &mut round);
+        pages.iter().try_for_each(|page| judge_stopped(&guest, &round, *page, n))?;
+        no_strays(&round, &pages, n)?;
+    }
+    source.stop().expect("it is on");
+    Ok(())
+}
+
+fn judge_stopped<G: Guest>(guest: &G, round: &PageSet, page: u64, n: u64) -> Result<(), Objection> {
+    let held = guest.number_in(page);
+    match round.regions()[0].contains(page) {
+        true if held != n => Err(Objection::NotWritten { page, n, held }),
+        false if held >= n => Err(Objection::Lost { page, n, held }),
+        _ => Ok(()),
+    }
+}
+
+/// Harvests while the vCPUs run, iteration after iteration. A page that iteration N's harvest
+/// names holds N or N-1. One that it does not name holds at most N, and if it holds N, the next
+/// harvest names it (the one after, if several vCPUs may have written it).
+///
+/// # Errors
+/// The first objection.
+pub fn running<B: Backend>(backend: &B, plan: Plan, length: Length) -> Result<(), Objection> {
+    let pages = plan.pages();
+    let patience = if plan.vcpus > 1 { 2 } else { 1 };
+    let guest = backend.guest(plan);
+    let mut source = started(&guest, length);
+    let mut round = PageSet::new(source.layout());
+    let mut due = Due { patience, pages: BTreeMap::new() };
+    for n in 2..2 + length.iterations {
+        guest.set_number(n);
+        until(|| guest.oldest_number() >= n);
+        run_for(&guest, length.stores);
+        round.clear();
+        harvest(&mut source, &mut round);
+        // The store that each vCPU was about to make was of this iteration: now it is in memory.
+        one_more_each(&guest);
+        pages.iter().try_for_each(|page| judge_running(&guest, &round, *page, n, &mut due))?;
+        no_strays(&round, &pages, n)?;
+    }
+    guest.pause();
+    source.stop().expect("it is on");
+    Ok(())
+}
+
+/// Pages that a later harvest must name, and by which iteration.
+struct Due {
+    patience: u64,
+    pages: BTreeMap<u64, u64>,
+}
+
+fn judge_running<G: Guest>(
+    guest: &G,
+    round: &PageSet,
+    page: u64,
+    n: u64,
+    due: &mut Due,
+) -> Result<(), Objection> {
+    let held = guest.number_in(page);
+    if round.regions()[0].contains(page) {
+        due.pages.remove(&page);
+        let is_recent = held == n || held + 1 == n;
+        return if is_recent { Ok(()) } else { Err(Objection::NotWritten { page, n, held }) };
+    }
+    let overdue = due.pages.get(&page).is_some_and(|by| *by <= n);
+    if held > n || overdue {
+        return Err(Objection::Lost { page, n, held });
+    }
+    if held == n {
+        due.pages.entry(page).or_insert(n + due.patience);
+    }
+    Ok(())
+}
+
+/// Runs the guest for a while, then starts its log.
+fn started<G: Guest>(guest: &G, length: Length) -> G::Source<'_> {
+    guest.resume();
+    run_for(guest, length.stores);
+    let mut source = guest.source();
+    source.start().expect("there is memory for a log");
+    source
+}
+
+/// A whole round of the contract, before anything is read.
+fn harvest<S: DirtySource>(source: &mut S, round: &mut PageSet) {
+    source.collect(round).expect("the log is on");
+    let ranges: Vec<_> = source.layout().regions().iter().map(|region| region.range).collect();
+    for (region, range) in ranges.into_iter().enumerate() {
+        source.protect(region, range, round).expect("the log is on");
+    }
+}
+
+fn no_strays(round: &PageSet, pages: &[u64], n: u64) -> Result<(), Objection> {
+    let mut named = round.regions()[0].pages().filter(|page| *page >= RESERVED);
+    match named.find(|page| *page >= PAGES || pages.binary_search(page).is_err()) {
+        Some(page) => Err(Objection::Stray { page, n }),
+        None => Ok(()),
+    }
+}
+
+/// Waits until the vCPUs together have made so many stores more.
+fn run_for<G: Guest>(guest: &G, stores: u64) {
+    let total = || guest.stores().iter().sum::<u64>();
+    let before = total();
+    until(|| total() >= before + stores);
+}
+
+fn one_more_each<G: Guest>(guest: &G) {
+    let before = guest.stores();
+    until(|| guest.stores().iter().zip(&before).all(|(now, before)| now > before));
+}
+
+/// Waits for something that must come.
+fn until(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        std::thread::yield_now();
+    }
+}

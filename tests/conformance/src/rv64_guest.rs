@@ -1,0 +1,225 @@
+//! The oracles' guest as an RV64 program: the machine's harts make the stores, and everything that
+//! host and guest tell each other lies in guest memory.
+
+use crate::backend::{Backend, Guest, PAGES, Plan};
+use crate::port_guest::address_of;
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
+use vellum_machine::RAM_BASE;
+use vellum_machine::elf::Image;
+use vellum_machine::guests::assembler::Assembler;
+use vellum_machine::log::{BoardLog, Track};
+use vellum_machine::machine::{Machine, MachineConfig, Status};
+use vellum_machine::sbi::{Parameter, VELLUM};
+use vellum_machine::vcpu::Reg;
+use vellum_machine::walker::WalkedFormat;
+use vellum_memory::guest::{Bytes, GuestAddress};
+use vellum_mmu::Break;
+use vellum_pte::{Gpa, PAGE_SIZE};
+
+/// The page whose first word is the number to store.
+const NUMBER_PAGE: u64 = 48;
+/// The first page of the plan's table, as addresses.
+const TABLE_PAGE: u64 = 16;
+/// The first of a page a hart: its random number, the number it stores, its stores.
+const HART_PAGE: u64 = 64;
+const HART_RANDOM: i64 = 0;
+const HART_NUMBER: i64 = 8;
+const HART_STORES: i64 = 16;
+
+/// RV64 harts over tables of format `F`.
+#[derive(Clone, Copy, Debug)]
+pub struct Harts<F> {
+    /// How the log is kept.
+    pub track: Track,
+    /// A deliberate bug.
+    pub broken: Option<Break>,
+    format: PhantomData<F>,
+}
+
+impl<F> Harts<F> {
+    /// Sound.
+    #[must_use]
+    pub const fn new(track: Track) -> Self {
+        Self { track, broken: None, format: PhantomData }
+    }
+
+    /// With a deliberate bug.
+    #[must_use]
+    pub const fn broken(self, broken: Break) -> Self {
+        Self { broken: Some(broken), ..self }
+    }
+}
+
+impl<F: WalkedFormat> Backend for Harts<F> {
+    type Guest = HartGuest<F>;
+
+    fn name(&self) -> String {
+        format!("harts {} {:?} {:?}", F::NAME, self.track, self.broken)
+    }
+
+    fn guest(&self, plan: Plan) -> HartGuest<F> {
+        let mut config = MachineConfig::new(PAGES * PAGE_SIZE, plan.vcpus);
+        config.broken = self.broken;
+        let mute = Box::new(|_: &[u8]| {});
+        let machine = Machine::new(&config, &program(), mute).expect("sparse memory is to be had");
+        let guest = HartGuest { machine, vcpus: plan.vcpus as u64, track: self.track };
+        guest.place(&plan);
+        guest
+    }
+}
+
+/// A machine that runs the program.
+pub struct HartGuest<F: WalkedFormat> {
+    machine: Machine<F>,
+    vcpus: u64,
+    track: Track,
+}
+
+impl<F: WalkedFormat> HartGuest<F> {
+    fn place(&self, plan: &Plan) {
+        self.set_number(1);
+        for (entry, page) in (0..).zip(&plan.table) {
+            let at = address_of(TABLE_PAGE).get() + 8 * entry;
+            self.put(Gpa::new(at), address_of(*page).get());
+        }
+        for hart in 0..plan.vcpus {
+            self.put(address_of(HART_PAGE + hart as u64), plan.seed_of(hart).0);
+        }
+    }
+
+    fn put(&self, at: Gpa, word: u64) {
+        let memory = self.machine.board().memory();
+        memory.store(word, GuestAddress(at.get()), Ordering::Release).expect("RAM");
+    }
+
+    fn word(&self, page: u64, offset: i64) -> u64 {
+        let at = GuestAddress(address_of(page).get().wrapping_add_signed(offset));
+        self.machine.board().memory().load(at, Ordering::Acquire).expect("RAM")
+    }
+
+    fn of_harts(&self, offset: i64) -> impl Iterator<Item = u64> + '_ {
+        let status = self.machine.status();
+        assert!(matches!(status, Status::Running | Status::Paused), "the guest: {status:?}");
+        (0..self.vcpus).map(move |hart| self.word(HART_PAGE + hart, offset))
+    }
+}
+
+impl<F: WalkedFormat> Guest for HartGuest<F> {
+    type Source<'g> = BoardLog<'g, F>;
+
+    fn source(&self) -> BoardLog<'_, F> {
+        BoardLog::new(self.machine.board(), self.track)
+    }
+
+    fn set_number(&self, number: u64) {
+        self.put(address_of(NUMBER_PAGE), number);
+    }
+
+    fn resume(&self) {
+        self.machine.resume();
+    }
+
+    fn pause(&self) {
+        self.machine.pause();
+    }
+
+    fn oldest_number(&self) -> u64 {
+        self.of_harts(HART_NUMBER).min().unwrap_or(0)
+    }
+
+    fn stores(&self) -> Vec<u64> {
+        self.of_harts(HART_STORES).collect()
+    }
+
+    fn number_in(&self, page: u64) -> u64 {
+        self.word(page, 0)
+    }
+}
+
+/// `s1` the hart's page, `s2` the table, `s3` the page of the number, `s4` stores so far, `s5` the
+/// table's mask, `s6` the random number.
+fn program() -> Image {
+    let mut asm = Assembler::new();
+    start_harts(&mut asm);
+    asm.slli(Reg::T0, Reg::S0, 12);
+    asm.li(Reg::S1, signed(address_of(HART_PAGE)));
+    asm.add(Reg::S1, Reg::S1, Reg::T0);
+    asm.li(Reg::S2, signed(address_of(TABLE_PAGE)));
+    asm.li(Reg::S3, signed(address_of(NUMBER_PAGE)));
+    asm.li(Reg::S4, 0);
+    asm.li(Reg::S5, Plan::TABLE as i64 - 1);
+    asm.ld(Reg::S6, HART_RANDOM, Reg::S1);
+    let next = asm.here();
+    asm.ld(Reg::T2, 0, Reg::S3);
+    asm.sd(Reg::T2, HART_NUMBER, Reg::S1);
+    draw(&mut asm);
+    asm.sd(Reg::T2, 0, Reg::T1);
+    asm.addi(Reg::S4, Reg::S4, 1);
+    asm.sd(Reg::S4, HART_STORES, Reg::S1);
+    asm.j(next);
+    image(&asm.finish().expect("it assembles"))
+}
+
+/// `t1` = the address of a page, as [`crate::backend::Random`] draws it.
+fn draw(asm: &mut Assembler) {
+    asm.slli(Reg::T0, Reg::S6, 13);
+    asm.xor(Reg::S6, Reg::S6, Reg::T0);
+    asm.srli(Reg::T0, Reg::S6, 7);
+    asm.xor(Reg::S6, Reg::S6, Reg::T0);
+    asm.slli(Reg::T0, Reg::S6, 17);
+    asm.xor(Reg::S6, Reg::S6, Reg::T0);
+    asm.srli(Reg::T0, Reg::S6, 20);
+    asm.and(Reg::T0, Reg::T0, Reg::S5);
+    asm.slli(Reg::T0, Reg::T0, 3);
+    asm.add(Reg::T0, Reg::T0, Reg::S2);
+    asm.ld(Reg::T1, 0, Reg::T0);
+}
+
+/// `s0` = the hart's number; hart 0 starts the others here too.
+fn start_harts(asm: &mut Assembler) {
+    const HSM: i64 = 0x0048_534d;
+    const PARAMETER: i64 = 2;
+    let entry = asm.here();
+    let ready = asm.label();
+    asm.mv(Reg::S0, Reg::A0);
+    asm.bnez(Reg::S0, ready);
+    asm.li(Reg::A0, Parameter::Harts as i64);
+    call(asm, signed(Gpa::new(VELLUM)), PARAMETER);
+    asm.mv(Reg::S2, Reg::A1);
+    asm.li(Reg::S3, 1);
+    let another = asm.here();
+    asm.bgeu(Reg::S3, Reg::S2, ready);
+    asm.mv(Reg::A0, Reg::S3);
+    asm.la(Reg::A1, entry);
+    asm.li(Reg::A2, 0);
+    call(asm, HSM, 0);
+    asm.addi(Reg::S3, Reg::S3, 1);
+    asm.j(another);
+    asm.bind(ready);
+}
+
+fn call(asm: &mut Assembler, extension: i64, function: i64) {
+    asm.li(Reg::A7, extension);
+    asm.li(Reg::A6, function);
+    asm.ecall();
+}
+
+const fn signed(at: Gpa) -> i64 {
+    at.get().cast_signed()
+}
+
+/// An ELF file of one segment at the start of RAM, where the entry is.
+fn image(words: &[u32]) -> Image {
+    let base = RAM_BASE.gpa().get();
+    let size = 4 * words.len() as u64;
+    let mut file = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    file.extend([2, 0, 243, 0, 1, 0, 0, 0]);
+    file.extend([base, 64, 0].into_iter().flat_map(u64::to_le_bytes));
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend([1, 0, 0, 0, 7, 0, 0, 0]);
+    file.extend([4096, base, base, size, size, 4096].into_iter().flat_map(u64::to_le_bytes));
+    file.resize(4096, 0);
+    file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    Image::parse(&file).expect("a good image")
+}

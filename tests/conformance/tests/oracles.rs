@@ -1,0 +1,115 @@
+//! Every backend, held to both oracles; and with each deliberate bug, an oracle objects.
+
+use vellum_conformance::backend::{Backend, Plan};
+use vellum_conformance::oracle::{Length, Objection, running, stopped};
+use vellum_conformance::port_guest::Ports;
+use vellum_conformance::rv64_guest::Harts;
+use vellum_machine::log::Track;
+use vellum_machine::port::ShootDown;
+use vellum_mmu::Break;
+use vellum_pte::{Ept, Npt};
+
+const LENGTH: Length = Length { iterations: 12, stores: 3000 };
+const TRACKS: [Track; 2] = [Track::PerPage, Track::ProtectAll];
+const VCPUS: [usize; 2] = [1, 4];
+
+type Oracle<B> = fn(&B, Plan, Length) -> Result<(), Objection>;
+
+fn passes<B: Backend>(oracle: Oracle<B>, backend: &B) {
+    for vcpus in VCPUS {
+        let verdict = oracle(backend, Plan::new(vcpus, 42), LENGTH);
+        assert_eq!(verdict, Ok(()), "{} with {vcpus} vCPUs", backend.name());
+    }
+}
+
+#[test]
+fn ports_pass_the_stopped_oracle() {
+    for track in TRACKS {
+        passes(stopped, &Ports::<Ept>::new(track));
+        passes(stopped, &Ports::<Npt>::new(track));
+    }
+}
+
+#[test]
+fn ports_pass_the_running_oracle() {
+    for track in TRACKS {
+        passes(running, &Ports::<Ept>::new(track));
+        passes(running, &Ports::<Npt>::new(track));
+    }
+}
+
+#[test]
+fn ports_that_wait_out_accesses_pass_both_oracles() {
+    for track in TRACKS {
+        passes(stopped, &Ports::<Ept>::new(track).shot_down_by(ShootDown::Waiting));
+        passes(running, &Ports::<Npt>::new(track).shot_down_by(ShootDown::Waiting));
+    }
+}
+
+#[test]
+fn rv64_guests_pass_the_stopped_oracle() {
+    for track in TRACKS {
+        passes(stopped, &Harts::<Ept>::new(track));
+        passes(stopped, &Harts::<Npt>::new(track));
+    }
+}
+
+#[test]
+fn rv64_guests_pass_the_running_oracle() {
+    for track in TRACKS {
+        passes(running, &Harts::<Ept>::new(track));
+        passes(running, &Harts::<Npt>::new(track));
+    }
+}
+
+/// How many seeds an oracle gets to find a bug.
+const TRIES: u64 = 8;
+
+fn is_found<B: Backend>(oracle: Oracle<B>, backend: &B, vcpus: usize) {
+    is_found_in(LENGTH, oracle, backend, vcpus);
+}
+
+fn is_found_in<B: Backend>(length: Length, oracle: Oracle<B>, backend: &B, vcpus: usize) {
+    let found = (0..TRIES).any(|seed| oracle(backend, Plan::new(vcpus, seed), length).is_err());
+    assert!(found, "nobody objected to {} with {vcpus} vCPUs", backend.name());
+}
+
+#[test]
+fn both_oracles_find_a_skipped_flush() {
+    for track in TRACKS {
+        let ports = Ports::<Ept>::new(track).broken(Break::SkipFlush);
+        is_found(stopped, &ports, 1);
+        is_found(running, &ports, 1);
+        is_found(stopped, &Harts::<Npt>::new(track).broken(Break::SkipFlush), 4);
+    }
+}
+
+#[test]
+fn both_oracles_find_a_dropped_bit() {
+    for track in TRACKS {
+        let ports = Ports::<Npt>::new(track).broken(Break::DropBit);
+        is_found(stopped, &ports, 1);
+        is_found(running, &ports, 4);
+        is_found(stopped, &Harts::<Ept>::new(track).broken(Break::DropBit), 1);
+    }
+}
+
+#[test]
+fn both_oracles_find_a_mark_that_comes_too_early() {
+    let ports = Ports::<Ept>::new(Track::PerPage).broken(Break::MarkEarly);
+    is_found(stopped, &ports, 4);
+    is_found(running, &ports, 4);
+    let harts = Harts::<Npt>::new(Track::PerPage).broken(Break::MarkEarly);
+    is_found(stopped, &harts, 4);
+}
+
+#[test]
+fn both_oracles_find_a_settle_that_comes_too_late() {
+    // Each table's push-down holds its window open: short iterations touch few tables.
+    let short = Length { iterations: 8, stores: 300 };
+    let ports = Ports::<Ept>::new(Track::ProtectAll).broken(Break::LateSettle);
+    is_found_in(short, stopped, &ports, 4);
+    is_found_in(short, running, &ports, 4);
+    let harts = Harts::<Npt>::new(Track::ProtectAll).broken(Break::LateSettle);
+    is_found_in(short, stopped, &harts, 4);
+}
