@@ -25,6 +25,7 @@ use args::{Cli, Command};
 use clap::Parser;
 use failure::{End, Failure};
 use report::Report;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -56,7 +57,8 @@ fn misused(error: &clap::Error) -> End {
     let json = std::env::args().any(|argument| argument == "--json");
     if json && error.use_stderr() {
         let reason = error.to_string().trim_end().to_owned();
-        println!("{}", Report { reason, ..Report::default() }.json());
+        let report = Report { reason, ..Report::default() };
+        let _ = writeln!(std::io::stdout(), "{}", report.json());
     } else {
         // Where nobody reads, the exit status is all that can be said.
         let _ = error.print();

@@ -17,6 +17,7 @@ use crate::source::Source;
 use crate::track::{Choice, choose};
 use attempt::Attempts;
 use console::Term;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use vellum_machine::machine::{Machine, MachineConfig, Status};
@@ -51,11 +52,9 @@ pub(crate) fn run(args: &Migrate) -> End {
 }
 
 fn tell(args: &Migrate, report: &Report, end: End) -> End {
-    if args.json {
-        println!("{}", report.json());
-    } else {
-        print!("{}", render(report, width()));
-    }
+    let text = if args.json { report.json() + "\n" } else { render(report, width()) };
+    // A reader that has gone away does not change what happened.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     end
 }
 

@@ -58,7 +58,7 @@ fn bar() -> ProgressBar {
 
 fn update(bar: &ProgressBar, event: &Event) {
     match sentence(event) {
-        Some(text) if stays(event) => bar.suspend(|| eprintln!("{text}")),
+        Some(text) if stays(event) => bar.suspend(|| write_line(&text)),
         Some(text) => bar.set_message(text),
         None => {}
     }
@@ -71,8 +71,13 @@ fn stays(event: &Event) -> bool {
 
 fn print_line(event: &Event) {
     if let (Some(text), false) = (sentence(event), matches!(event, Event::Copying { .. })) {
-        eprintln!("{text}");
+        write_line(&text);
     }
+}
+
+fn write_line(text: &str) {
+    // Who closed standard error does not want to know.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn print_json(mut stream: impl Write, event: &Event) {

@@ -87,9 +87,8 @@ fn usual_time() -> Duration {
 fn one(plan: &Plan) -> Found {
     let mut destination = receive("tcp:127.0.0.1:0");
     let address = destination.address();
-    let mut source = Session::migrate(
-        &[&["--to", &address, "--attempts", "1000"], &MEMORY[..]].concat(),
-    );
+    let mut source =
+        Session::migrate(&[&["--to", &address, "--attempts", "1000"], &MEMORY[..]].concat());
     std::thread::sleep(plan.after);
     match plan.victim {
         Victim::Source => without_source(source, destination),

@@ -2,6 +2,8 @@
 
 mod session;
 
+use std::process::Stdio;
+
 use session::{Folder, SMALL, Session, code, complaint, json, run, vellum};
 
 fn small(more: &[&str]) -> std::process::Output {
@@ -51,17 +53,30 @@ fn auto_says_what_it_chose_and_why() {
 }
 
 #[test]
-fn the_table_fits_a_narrow_terminal() {
-    let output = vellum(&["migrate"]).args(SMALL).env("COLUMNS", "30").output();
-    let output = output.expect("the binary was built");
-    assert_eq!(code(&output), 0, "{}", complaint(&output));
+fn a_guest_from_a_file_moves() {
+    let folder = Folder::new("file");
+    let path = folder.path("guest.elf");
+    let elf = vellum_machine::guests::Builtin::Zipf.elf().expect("it assembles");
+    std::fs::write(&path, elf).expect("the folder is writable");
+    let report = json(&small(&["--json", "--guest", &path.to_string_lossy()]));
+    assert_eq!(report["verified"], true, "{report}");
 }
 
 #[test]
-fn a_program_with_its_output_closed_still_ends_well() {
-    let mut session = Session::migrate(&SMALL);
-    session.drain();
-    assert_eq!(session.end().code(), Some(0));
+fn a_downtime_that_cannot_be_met_is_said_to_be_missed() {
+    let output = small(&["--downtime", "1ns", "--guest", "sequential"]);
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("downtime asked for was missed"), "{text}");
+}
+
+#[test]
+fn a_reader_that_goes_away_does_not_change_the_outcome() {
+    let mut child = vellum(&["migrate", "--json"]);
+    let child = child.args(SMALL).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().expect("the binary was built");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("it is our child").code(), Some(0));
 }
 
 #[test]
