@@ -3,6 +3,7 @@
 //! What is kept out of the programs, because the architecture leaves it open or the other
 //! implementation lacks it: CSR reads, misaligned atomics, SC after a store of one's own to the
 //! reserved bytes, and SC of another width than its LR.
+#![allow(clippy::cast_possible_truncation, reason = "values are small, and hosts have 64 bits")]
 
 mod flat;
 

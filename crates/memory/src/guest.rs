@@ -1,10 +1,10 @@
 //! The guest's bytes, over rust-vmm's `vm-memory`.
 
-use vellum_pte::{Gfn, PAGE_SIZE};
+use vellum_pte::{Gfn, PAGE_SHIFT};
 pub use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, MemoryRegionAddress};
 
 /// The size of a page as an array length.
-pub const PAGE_BYTES: usize = PAGE_SIZE as usize;
+pub const PAGE_BYTES: usize = 1 << PAGE_SHIFT;
 
 /// One page's content.
 pub type Page = [u8; PAGE_BYTES];

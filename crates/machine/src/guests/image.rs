@@ -8,14 +8,14 @@ const RISCV: u64 = 243;
 const EXECUTABLE: u64 = 2;
 const LOAD: u64 = 1;
 const READ_WRITE_EXECUTE: u64 = 7;
-const ALIGN: u64 = 4096;
+const ALIGN: usize = 4096;
 
 /// An ELF64 file whose words go to `base`, where the entry is too.
 pub(super) fn elf(base: Gpa, words: &[u32]) -> Vec<u8> {
     let mut file = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     header(&mut file, base);
     segment(&mut file, base, 4 * words.len() as u64);
-    file.resize(ALIGN as usize, 0);
+    file.resize(ALIGN, 0);
     file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     file
 }
@@ -37,6 +37,6 @@ fn header(file: &mut Vec<u8>, entry: Gpa) {
 }
 
 fn segment(file: &mut Vec<u8>, at: Gpa, size: u64) {
-    put(file, &[(LOAD, 4), (READ_WRITE_EXECUTE, 4), (ALIGN, 8)]);
-    put(file, &[(at.get(), 8), (at.get(), 8), (size, 8), (size, 8), (ALIGN, 8)]);
+    put(file, &[(LOAD, 4), (READ_WRITE_EXECUTE, 4), (ALIGN as u64, 8)]);
+    put(file, &[(at.get(), 8), (at.get(), 8), (size, 8), (size, 8), (ALIGN as u64, 8)]);
 }

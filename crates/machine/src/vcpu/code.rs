@@ -51,7 +51,9 @@ impl Code {
     /// so a change between the two makes the page stale at once.
     pub(super) fn page<B: Bus>(&mut self, gfn: Gfn, bus: &mut B) -> Result<&CodePage, BusError> {
         let epoch = bus.epoch();
-        let slot = &mut self.slots[(gfn.get() & (SLOTS as u64 - 1)) as usize];
+        #[allow(clippy::cast_possible_truncation, reason = "it is below SLOTS")]
+        let place = (gfn.get() & (SLOTS as u64 - 1)) as usize;
+        let slot = &mut self.slots[place];
         slot.take_if(|page| !page.is(gfn, epoch));
         match slot {
             Some(page) => Ok(page),

@@ -16,7 +16,7 @@ impl Core {
         let value = match op.kind {
             Kind::Mulh => high(a.cast_signed().into(), b.cast_signed().into()),
             Kind::Mulhsu => high(a.cast_signed().into(), b.into()),
-            Kind::Mulhu => (u128::from(a) * u128::from(b) >> 64) as u64,
+            Kind::Mulhu => ((u128::from(a) * u128::from(b)) >> 64) as u64,
             Kind::Div => signed(a, b, -1, i64::wrapping_div),
             Kind::Divu => a.checked_div(b).unwrap_or(u64::MAX),
             Kind::Rem => signed(a, b, a.cast_signed(), i64::wrapping_rem),
