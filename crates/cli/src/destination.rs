@@ -12,7 +12,7 @@ use vellum_machine::machine::{
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::Layout;
 use vellum_memory::guest::GuestMemoryMmap;
-use vellum_migrate::{Destination, IncomingGuest, Refusal, RefusalKind};
+use vellum_migrate::{Destination, Fresh, IncomingGuest, Refusal, RefusalKind};
 use vellum_pte::{AddressSpace, Ept, Npt};
 
 /// A machine, whatever the format of its entries.
@@ -136,6 +136,11 @@ impl IncomingGuest for Arrival {
 
     fn memory(&self, _: AddressSpace) -> &GuestMemoryMmap {
         self.machine.memory()
+    }
+
+    /// A vacant machine's memory is new, and nothing is loaded into it.
+    fn fresh(&self) -> Fresh {
+        Fresh::Zeros
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), RestoreError> {
