@@ -6,10 +6,12 @@
 //! | [`oracle`] | the two oracles: [`oracle::stopped`] and [`oracle::running`] |
 //! | [`port_guest`] | backend: native writers on the software machine's memory ports |
 //! | [`rv64_guest`] | backend: the same stores made by RV64 harts |
+//! | [`hypervisor`] | a hypervisor of our own: counts, takes snapshots, forgets on request |
 //!
 //! Nothing here looks at a clock: iterations and stores are counted.
 
 pub mod backend;
+pub mod hypervisor;
 pub mod oracle;
 pub mod port_guest;
 pub mod rv64_guest;
