@@ -23,7 +23,7 @@ pub trait Embedder: Send + Sync {
     /// `scope`. On return no access can use one.
     ///
     /// - EPT: INVEPT on each such CPU, or before its next VM entry (Intel SDM vol. 3C, 29.4.3).
-    /// - NPT: a new ASID or TLB_CONTROL at each VMRUN that follows (AMD APM vol. 2, 15.25.8).
+    /// - NPT: a new ASID or TLB_CONTROL at each VMRUN that follows (AMD APM vol. 2, 15.16).
     fn shoot_down(&self, scope: Scope);
 
     /// Whether [`barrier_all`](Self::barrier_all) does what it says. Asked once, when the VM is
@@ -38,7 +38,7 @@ pub trait Embedder: Send + Sync {
     fn relax(&self);
 
     /// Forgets this CPU's cached refusal for one address, after an entry was opened. Where hardware
-    /// never caches a refusal (x86: Intel SDM vol. 3C, 29.4.3.1; AMD APM vol. 2, 15.25.11), nothing.
+    /// never caches a refusal (x86: Intel SDM vol. 3C, 29.4.3.1; AMD APM vol. 2, 5.5), nothing.
     fn flush_local(&self, gpa: Gpa) {
         let _ = gpa;
     }

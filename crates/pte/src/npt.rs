@@ -61,7 +61,7 @@ impl Format for Npt {
     const NAME: &'static str = "npt";
     const ROOT: Level = Level::L4;
     const INDEX_BITS: u32 = 9;
-    // AMD APM vol. 2, 5.5 and 15.25.11: a cached upper-level entry is used only together with the
+    // AMD APM vol. 2, 5.5 and 15.16: a cached upper-level entry is used only together with the
     // protection accumulated on the way to it; removing permission asks for a flush, adding does
     // not.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
