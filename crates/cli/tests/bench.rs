@@ -1,0 +1,50 @@
+//! The benchmarks run, print what was agreed, and count exactly. Their times are nobody's test.
+
+mod session;
+
+use serde_json::Value;
+use session::{code, complaint, json, run};
+
+fn assert_complete(name: &str, result: &Value) {
+    assert_eq!(result["name"], name);
+    for field in ["parameters", "machine", "samples", "ratios", "marks"] {
+        assert!(!result[field].is_null(), "{field} is missing: {result}");
+    }
+    for sample in result["samples"].as_object().expect("an object").values() {
+        let of = |field: &str| sample[field].as_f64().expect("a number");
+        assert!(of("min") <= of("median") && of("median") <= of("max"), "{sample}");
+        assert!(sample["n"].as_u64() > Some(0), "{sample}");
+    }
+}
+
+#[test]
+fn protect_all_touches_one_table_and_shoots_down_once_at_any_size() {
+    let output = run(&["bench", "protect-all", "--memory", "8M", "--json"]);
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+    let result = json(&output);
+    assert_complete("protect-all", &result);
+    for size in ["64 MiB", "1 GiB", "1 TiB"] {
+        for count in ["tables settled", "shoot-downs"] {
+            let name = format!("{size}: {count}");
+            let marks = result["marks"].as_array().expect("a list");
+            let mark = marks.iter().find(|mark| mark["name"] == name.as_str());
+            assert_eq!(mark.expect(&name)["measured"], 1.0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn fault_shows_both_ways_in_either_order_for_one_and_two_cpus() {
+    let output = run(&["bench", "fault", "--json"]);
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+    let result = json(&output);
+    assert_complete("fault", &result);
+    assert_eq!(result["samples"].as_object().map(serde_json::Map::len), Some(8));
+}
+
+#[test]
+fn a_person_gets_a_table() {
+    let output = run(&["bench", "fault"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("median") && text.contains("push-down"), "{text}");
+}
