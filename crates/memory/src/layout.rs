@@ -68,9 +68,9 @@ impl Layout {
         self.regions.iter().position(|region| region.slot == slot)
     }
 
-    /// All pages of all regions.
+    /// All pages of all regions; `u64::MAX` if they are more.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.regions.iter().map(|region| region.range.pages()).sum()
+        self.regions.iter().fold(0, |sum, region| sum.saturating_add(region.range.pages()))
     }
 }

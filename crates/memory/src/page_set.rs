@@ -172,7 +172,7 @@ impl RegionSet {
 
     /// The bits of `word` that stand for pages of the region.
     fn valid(&self, word: usize) -> u64 {
-        match self.region.range.pages().saturating_sub(word as u64 * 64) {
+        match self.region.range.pages().saturating_sub((word as u64).saturating_mul(64)) {
             0 => 0,
             pages if pages >= 64 => u64::MAX,
             pages => (1 << pages) - 1,

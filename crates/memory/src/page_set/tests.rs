@@ -52,3 +52,21 @@ fn regions_that_share_a_page_are_refused() {
     assert_eq!(Layout::new(vec![region(0, range(0, 0))]), Err(LayoutError::Empty(0)));
     assert!(Layout::new(vec![region(0, range(0, 10)), region(1, range(10, 1))]).is_ok());
 }
+
+#[test]
+fn what_lies_past_the_end_is_ignored_however_far() {
+    let mut set = PageSet::new(&layout(100));
+    for word in [2, 1 << 58, u64::MAX] {
+        set.regions_mut()[0].insert_word(word, u64::MAX);
+        set.regions_mut()[0].insert(word.saturating_mul(64));
+    }
+    assert!(set.is_empty());
+}
+
+#[test]
+fn more_pages_than_a_number_holds_are_counted_as_the_most() {
+    let range = GfnRange::new(Gfn::new(0), u64::MAX).expect("it ends at the last number");
+    let region = |space| Region { slot: SlotId(space), space: AddressSpace(space), range };
+    let layout = Layout::new(vec![region(0), region(1)]).expect("two address spaces");
+    assert_eq!(layout.pages(), u64::MAX);
+}
