@@ -200,11 +200,14 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
 }
 
 impl<F: Format, E: Embedder> Drop for Mmu<F, E> {
-    /// Gives all frames back. No vCPU runs any more: their handles borrow this.
+    /// Gives all frames back. No vCPU runs any more: their handles borrow this. But processors may
+    /// remember the tables, and the next VM's may get the same frames.
     fn drop(&mut self) {
+        let debt = self.debts.raise(self.context());
         let mut state = self.read_side.exclude(&self.embedder);
         let roots = core::mem::take(&mut state.roots);
         drop(state);
+        debt.pay();
         drop_roots(roots, &self.embedder);
     }
 }

@@ -1,0 +1,105 @@
+//! Table frames: when they are taken, and when they go back.
+#![cfg(not(loom))]
+#![allow(unsafe_code, reason = "an embedder lends out frames")]
+
+use std::collections::BTreeSet;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex};
+use vellum_mmu::*;
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Level, Pfn, SlotId};
+
+const SPACE: AddressSpace = AddressSpace::NORMAL;
+
+/// Frames that are out, and those that some processor may still remember: linked once, and no
+/// shoot-down since.
+#[derive(Default)]
+struct Ledger {
+    out: BTreeSet<u64>,
+    remembered: BTreeSet<u64>,
+}
+
+/// Demands that a frame come back after a shoot-down, whatever it was.
+#[derive(Clone, Default)]
+struct Lender(Arc<Mutex<Ledger>>);
+
+impl Lender {
+    fn out(&self) -> usize {
+        self.0.lock().expect("no panics inside").out.len()
+    }
+
+    /// A processor has walked all tables there are.
+    fn walk(&self) {
+        let mut ledger = self.0.lock().expect("no panics inside");
+        ledger.remembered = ledger.out.clone();
+    }
+}
+
+impl Embedder for Lender {
+    fn allocate_frame(&self) -> Option<Frame> {
+        let table = Box::leak(Box::new([const { EntryWord::new(0) }; 512]));
+        let entries = NonNull::new(table.as_mut_ptr())?;
+        let pfn = Pfn::of_address(entries.as_ptr() as u64);
+        self.0.lock().expect("no panics inside").out.insert(pfn.get());
+        // SAFETY: 512 zeroed entries, leaked, and nobody else's. No processor walks them here.
+        Some(unsafe { Frame::from_raw(pfn, entries) })
+    }
+
+    fn release_frame(&self, frame: Frame) {
+        let mut ledger = self.0.lock().expect("no panics inside");
+        assert!(ledger.out.remove(&frame.pfn().get()), "a frame comes back once");
+        assert!(!ledger.remembered.contains(&frame.pfn().get()), "released before a shoot-down");
+    }
+
+    fn shoot_down(&self, _: Scope) {
+        self.0.lock().expect("no panics inside").remembered.clear();
+    }
+
+    fn has_barrier_all(&self) -> bool {
+        false
+    }
+
+    fn barrier_all(&self) {}
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+
+    fn resolve(&self, _: AddressSpace, gfn: Gfn) -> Option<Backing> {
+        Some(Backing {
+            frame: Pfn::new(gfn.get()),
+            write: BackingWrite::Allowed,
+            largest: Level::L1,
+        })
+    }
+
+    fn write(&self, _: AddressSpace, _: Gpa, _: &[u8]) -> Result<(), NoBacking> {
+        Ok(())
+    }
+}
+
+fn vm() -> (Lender, Mmu<Ept, Lender>) {
+    let lender = Lender::default();
+    let mmu = Mmu::new(lender.clone(), Config::default()).expect("memory");
+    (lender, mmu)
+}
+
+fn create(mmu: &Mmu<Ept, Lender>, id: u16, first: u64, pages: u64) {
+    let range = GfnRange::new(Gfn::new(first), pages).expect("in range");
+    let (access, log) = (SlotAccess::ReadWrite, LogMode::Off);
+    mmu.create_slot(SlotSpec { id: SlotId(id), space: SPACE, range, access, log }).expect("fits");
+}
+
+fn touch(mmu: &Mmu<Ept, Lender>, gfn: u64) {
+    let mut vcpu = mmu.vcpu().expect("memory");
+    assert_eq!(vcpu.fault(SPACE, Gfn::new(gfn).gpa(), Access::Write), Outcome::Mapped);
+}
+
+#[test]
+fn a_vm_that_goes_is_forgotten_before_its_frames_go_back() {
+    let (lender, mmu) = vm();
+    create(&mmu, 0, 0, 1 << 20);
+    touch(&mmu, 7);
+    lender.walk();
+    drop(mmu);
+    assert_eq!(lender.out(), 0);
+}
