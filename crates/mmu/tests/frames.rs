@@ -95,6 +95,35 @@ fn touch(mmu: &Mmu<Ept, Lender>, gfn: u64) {
 }
 
 #[test]
+fn a_slot_that_wanders_leaves_no_tables_behind() {
+    let (lender, mmu) = vm();
+    let empty = lender.out();
+    for step in 0..100 {
+        let first = step * 0x4_0201 + 1;
+        create(&mmu, 0, first, 1);
+        touch(&mmu, first);
+        lender.walk();
+        mmu.delete_slot(SlotId(0)).expect("it is there");
+        assert_eq!(lender.out(), empty, "tables of a slot that is gone");
+    }
+}
+
+#[test]
+fn a_neighbour_in_the_same_table_keeps_it() {
+    let (lender, mmu) = vm();
+    create(&mmu, 0, 100, 5);
+    create(&mmu, 1, 105, 5);
+    touch(&mmu, 104);
+    touch(&mmu, 105);
+    let tables = lender.out();
+    mmu.delete_slot(SlotId(0)).expect("it is there");
+    assert_eq!(lender.out(), tables);
+    let mut vcpu = mmu.vcpu().expect("memory");
+    assert_eq!(vcpu.fault(SPACE, Gfn::new(105).gpa(), Access::Write), Outcome::Spurious);
+    assert_eq!(vcpu.fault(SPACE, Gfn::new(104).gpa(), Access::Write), Outcome::Mmio);
+}
+
+#[test]
 fn a_vm_that_goes_is_forgotten_before_its_frames_go_back() {
     let (lender, mmu) = vm();
     create(&mmu, 0, 0, 1 << 20);

@@ -2,8 +2,10 @@
 
 use super::Table;
 use crate::embedder::Embedder;
+use crate::frame::TableFrame;
+use crate::once_box::OnceBox;
 use alloc::boxed::Box;
-use vellum_pte::{Format, GfnRange, Level};
+use vellum_pte::{Format, GfnRange};
 
 /// Tables that were unlinked and still have their frames: hardware may be walking them until the
 /// shoot-down. A list through the tables themselves, so that it needs no memory.
@@ -27,7 +29,7 @@ impl<F: Format> Graveyard<F> {
     pub(crate) fn release<E: Embedder>(mut self, embedder: &E) {
         while let Some(mut table) = self.first.take() {
             self.first = table.next.take();
-            for child in table.children.iter_mut().filter_map(crate::once_box::OnceBox::take) {
+            for child in table.children.iter_mut().filter_map(OnceBox::take) {
                 self.bury(child);
             }
             embedder.release_frame(table.into_frame());
@@ -40,14 +42,30 @@ impl<F: Format> Table<F> {
     /// kept out and that entries change only by hardware.
     pub(crate) fn zap(&mut self, range: GfnRange, graveyard: &mut Graveyard<F>) {
         for index in self.span(range) {
-            if self.level == Level::L1 || self.is_inside(index, range) {
-                self.entry(index).clear();
-                if let Some(child) = self.take_child(index) {
-                    graveyard.bury(child);
-                }
-            } else if let Some(child) = self.children[index].get_mut() {
-                child.zap(range, graveyard);
+            if self.is_inside(index, range) || self.zap_below(index, range, graveyard) {
+                self.unlink(index, graveyard);
             }
+        }
+    }
+
+    /// Unmaps `range` in the table below entry `index`, which has pages of others as well. Says
+    /// whether there is a table that holds nothing any more.
+    fn zap_below(&mut self, index: usize, range: GfnRange, graveyard: &mut Graveyard<F>) -> bool {
+        let child = self.children.get_mut(index).and_then(OnceBox::get_mut);
+        child.is_some_and(|child| {
+            child.zap(range, graveyard);
+            child.is_empty()
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        (0..TableFrame::<F>::ENTRIES).all(|index| !F::is_present(self.entry(index).load()))
+    }
+
+    fn unlink(&mut self, index: usize, graveyard: &mut Graveyard<F>) {
+        self.entry(index).clear();
+        if let Some(child) = self.take_child(index) {
+            graveyard.bury(child);
         }
     }
 
