@@ -8,15 +8,17 @@ use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn};
 /// No function is called with a lock of the library held, except [`relax`](Self::relax) (which
 /// is called while one is waited for, with others held) and
 /// [`barrier_all`](Self::barrier_all) (which a slot change makes while faults are kept out).
-/// [`resolve`](Self::resolve) and [`write`](Self::write) are called inside the read side: a slot
-/// change waits until they return, and they must not call back into the library.
+/// [`resolve`](Self::resolve), [`write`](Self::write), [`allocate_frame`](Self::allocate_frame)
+/// and [`release_frame`](Self::release_frame) are called inside the read side: a slot change waits
+/// until they return, and they must not call back into the library, nor wait for somebody who is
+/// in a slot change.
 pub trait Embedder: Send + Sync {
     /// A zeroed frame for a table, or `None` when there is no more: the fault or call that wanted
     /// it reports out of memory, and the VM goes on.
     fn allocate_frame(&self) -> Option<Frame>;
 
     /// Takes a frame back. No TLB, no walker of the library and no entry refers to it any more:
-    /// it was unlinked, and [`shoot_down`](Self::shoot_down) has returned since.
+    /// it never was linked, or [`shoot_down`](Self::shoot_down) has returned since it was unlinked.
     fn release_frame(&self, frame: Frame);
 
     /// Makes every CPU that may cache translations of this VM, running or not, forget those of
@@ -34,7 +36,9 @@ pub trait Embedder: Send + Sync {
     /// inter-processor interrupt elsewhere). Called before a slot change, never on a fault.
     fn barrier_all(&self);
 
-    /// Something worth doing while a lock is contended: yield, or pause.
+    /// Something worth doing while a lock is contended: yield, or pause. Whoever is waited for may
+    /// be in [`barrier_all`](Self::barrier_all): a CPU that waits here with interrupts off must
+    /// answer that one all the same.
     fn relax(&self);
 
     /// Forgets this CPU's cached refusal for one address, after an entry was opened. Where hardware
