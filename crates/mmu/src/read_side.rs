@@ -176,10 +176,11 @@ impl<T> ReadSide<T> {
     }
 
     fn wait_for_readers<E: Embedder>(&self, embedder: &E) {
-        match self.entry {
-            Entry::WriterPays => embedder.barrier_all(),
-            Entry::ReaderFences => fence(Ordering::SeqCst),
+        if self.entry == Entry::WriterPays {
+            embedder.barrier_all();
         }
+        // For those who fence: `barrier_all` need not reach this CPU, nor theirs.
+        fence(Ordering::SeqCst);
         // Acquire: what a reader did lies before our changes.
         for seat in self.seats() {
             while seat.inside.load(Ordering::Acquire) == INSIDE {
@@ -277,3 +278,6 @@ impl<T> Drop for WriteGuard<'_, T> {
         self.side.writer.0.store(OUTSIDE, Ordering::Release);
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;
