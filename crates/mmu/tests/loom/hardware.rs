@@ -206,6 +206,11 @@ impl World {
 pub struct Copied([u64; PAGES]);
 
 impl Copied {
+    /// What a migration does first: everything.
+    pub fn whole(world: &World) -> Self {
+        Self(std::array::from_fn(|page| world.hardware.read(page)))
+    }
+
     /// One round: harvest, then copy.
     pub fn round(mut self, world: &World, protect: Protect) -> Self {
         for page in world.harvest(protect) {

@@ -1,6 +1,6 @@
 //! Leaf dirtying against harvests, and harvests against each other.
 
-use crate::hardware::{Copied, World};
+use crate::hardware::{Copied, SLOT, World};
 use crate::{Plan, explore, must_object};
 use loom::thread;
 use vellum_mmu::{Break, Protect};
@@ -37,6 +37,33 @@ fn a_skipped_shoot_down_loses_a_write() {
 #[test]
 fn a_dropped_bit_loses_a_write() {
     must_object(Break::DropBit, store_against_harvest);
+}
+
+/// Logging starts while a vCPU stores to a page that was open without a log.
+fn store_against_start(plan: Plan) {
+    let world = World::new(plan);
+    world.mmu.stop_log(SLOT).expect("it was on");
+    world.store(0, 0, 1);
+    let migration = world.clone();
+    let migration = thread::spawn(move || {
+        migration.mmu.start_log(SLOT).expect("memory");
+        Copied::whole(&migration)
+    });
+    world.begin();
+    world.store(0, 0, 2);
+    world.store(0, 1, 2);
+    let copied = migration.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_store_after_logging_has_started_is_logged() {
+    explore(store_against_start);
+}
+
+#[test]
+fn starting_a_log_without_its_shoot_down_loses_a_write() {
+    must_object(Break::SkipFlush, store_against_start);
 }
 
 /// A harvest finds a page read-only that another harvest has protected and not yet shot down.
