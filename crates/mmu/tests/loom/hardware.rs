@@ -101,6 +101,13 @@ impl Embedder for Embed {
     }
 }
 
+/// The one slot: all pages, logged.
+pub fn spec() -> SlotSpec {
+    let range = GfnRange::new(Gfn::new(0), PAGES as u64).expect("in range");
+    let (access, log) = (SlotAccess::ReadWrite, LogMode::On);
+    SlotSpec { id: SLOT, space: SPACE, range, access, log }
+}
+
 /// A guest of four pages, its vCPUs, and somebody who copies what the log says.
 pub struct World {
     pub hardware: Arc<Hardware>,
@@ -128,11 +135,9 @@ impl World {
         });
         let mmu = Mmu::new(Embed(hardware.clone()), Config { spaces: 1, broken: plan.broken })
             .expect("memory");
-        let range = GfnRange::new(Gfn::new(0), PAGES as u64).expect("in range");
-        let (access, log) = (SlotAccess::ReadWrite, LogMode::On);
-        mmu.create_slot(SlotSpec { id: SLOT, space: SPACE, range, access, log }).expect("fits");
+        mmu.create_slot(spec()).expect("fits");
         let root = mmu.root(SPACE).expect("one space").get();
-        let region = Region { slot: SLOT, space: SPACE, range };
+        let region = Region { slot: SLOT, space: SPACE, range: spec().range };
         let layout = Layout::new(vec![region]).expect("one region");
         Arc::new(Self { hardware, mmu, root, layout, spawned_first: plan.spawned_first })
     }
