@@ -71,6 +71,24 @@ fn outside_the_memslots_nothing_answers() {
     assert!(port.fetch(Gfn::new(1), &mut [0; 1024]).is_err());
 }
 
+fn nothing_beyond_the_tables_answers<F: WalkedFormat>() {
+    let board = board::<F>(4);
+    let mut port = board.port().expect("memory");
+    port.store(at(0, 0), Width::Byte, 1).expect("RAM");
+    for bit in 48..64 {
+        let alias = Gpa::new(at(0, 0).get() | 1 << bit);
+        assert_eq!(port.load(alias, Width::Byte), Err(BusError::Unmapped(alias)));
+        assert_eq!(port.store(alias, Width::Byte, 2), Err(BusError::Unmapped(alias)));
+    }
+    assert_eq!(port.load(at(0, 0), Width::Byte), Ok(1));
+}
+
+#[test]
+fn an_address_beyond_the_tables_is_no_alias_of_one_below() {
+    nothing_beyond_the_tables_answers::<Ept>();
+    nothing_beyond_the_tables_answers::<Npt>();
+}
+
 #[test]
 fn a_fetch_is_the_page_and_sees_later_stores() {
     let board = board::<Npt>(4);

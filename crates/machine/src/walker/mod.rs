@@ -32,6 +32,8 @@ use vellum_pte::{Ept, Format, Gpa, Npt, PAGE_SHIFT, Pfn};
 const ROOT_LEVEL: u8 = 4;
 /// log2 of the entries in a table.
 const INDEX_BITS: u32 = 9;
+/// How much of a guest's address the tables translate.
+const GUEST_ADDRESS_BITS: u32 = PAGE_SHIFT + INDEX_BITS * ROOT_LEVEL as u32;
 /// Host physical addresses are process addresses here, which end below bit 47.
 const PHYSICAL_ADDRESS_BITS: u32 = 48;
 /// Bits 51:12, an entry's address.
@@ -176,11 +178,15 @@ pub(crate) struct Request {
     pub(crate) epoch: u64,
 }
 
-/// Translates an address, by the walk cache as far as that knows it, and sets A and D.
+/// Translates an address, by the walk cache as far as that knows it, and sets A and D. Four levels
+/// translate 48 bits: nothing is mapped beyond.
 pub(crate) fn walk<W: Walk>(
     request: Request,
     cache: &mut WalkCache,
 ) -> Result<Translation, Violation> {
+    if request.gpa.get() >> GUEST_ADDRESS_BITS != 0 {
+        return Err(Violation::NotPresent);
+    }
     loop {
         if let Attempt::Done(translation) = attempt::<W>(request, cache)? {
             return Ok(translation);
