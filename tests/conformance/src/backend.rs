@@ -50,15 +50,6 @@ impl Plan {
         Self { vcpus, seed, table: table.collect() }
     }
 
-    /// The same, but that all draws go to the sixty: few tables, often.
-    #[must_use]
-    pub fn kept_warm(mut self) -> Self {
-        for pair in self.table.chunks_exact_mut(2) {
-            pair[0] = pair[1];
-        }
-        self
-    }
-
     /// The pages of the table, each once, in order.
     #[must_use]
     pub fn pages(&self) -> Vec<u64> {

@@ -9,10 +9,12 @@ mod frames;
 pub use cpu::{Cpu, Refused, VirtualCpu};
 pub use frames::{Snapshot, changed_entries};
 
+use crate::model::page_of;
 use frames::Bank;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use vellum_memory::guest::Page;
 use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, NoBacking, Scope};
 use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn};
 
@@ -101,6 +103,11 @@ impl<M: Memory> Hypervisor<M> {
         let bytes = locked(&self.bytes);
         let byte = |index| bytes.get(&(at.get() + index)).copied().unwrap_or(0);
         u64::from_le_bytes(std::array::from_fn(|index| byte(index as u64)))
+    }
+
+    /// A page of guest memory, read behind the tables' back.
+    pub fn page(&self, gfn: Gfn) -> Page {
+        page_of(&locked(&self.bytes), gfn.gpa().get())
     }
 
     fn poke(&self, at: u64, bytes: &[u8]) {

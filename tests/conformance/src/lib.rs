@@ -6,12 +6,16 @@
 //! | [`oracle`] | the two oracles: [`oracle::stopped`] and [`oracle::running`] |
 //! | [`port_guest`] | backend: native writers on the software machine's memory ports |
 //! | [`rv64_guest`] | backend: the same stores made by RV64 harts |
+//! | [`model`] | what the library does, said naively |
+//! | [`scene`] | a VM and its model: each operation done to both |
 //! | [`hypervisor`] | a hypervisor of our own: counts, takes snapshots, forgets on request |
 //!
 //! Nothing here looks at a clock: iterations and stores are counted.
 
 pub mod backend;
 pub mod hypervisor;
+pub mod model;
 pub mod oracle;
 pub mod port_guest;
 pub mod rv64_guest;
+pub mod scene;
