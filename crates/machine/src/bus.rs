@@ -1,5 +1,8 @@
 //! What a hart needs of memory: the seam between the vCPU and its memory port.
 
+#[cfg(test)]
+pub(crate) mod plain;
+
 use vellum_pte::{Gfn, Gpa};
 
 /// How many bytes an access has.

@@ -27,7 +27,16 @@ pub enum StateError {
         /// The program counter.
         pc: Gpa,
     },
+    /// No hart has run for that long: the counter could overflow.
+    #[error("a hart has not retired {found} instructions")]
+    Instret {
+        /// The count.
+        found: u64,
+    },
 }
+
+/// The most instructions that a state may have retired. At one a nanosecond, 292 years.
+const MOST_RETIRED: u64 = i64::MAX.cast_unsigned();
 
 impl HartState {
     /// How many bytes a state takes.
@@ -86,10 +95,12 @@ impl HartState {
     }
 
     fn checked(self) -> Result<Self, StateError> {
-        if self.pc.is_multiple_of(4) {
-            Ok(self)
-        } else {
+        if !self.pc.is_multiple_of(4) {
             Err(StateError::MisalignedPc { pc: self.pc() })
+        } else if self.instret > MOST_RETIRED {
+            Err(StateError::Instret { found: self.instret })
+        } else {
+            Ok(self)
         }
     }
 
