@@ -14,9 +14,12 @@
 //! function, `a0` on the arguments, and gets `a0` an error and `a1` a value; the legacy ones
 //! answer in `a0` alone.
 
+#[cfg(test)]
+mod tests;
+
 use vellum_pte::Gpa;
 
-use crate::bus::{Bus, Width};
+use crate::bus::{Bus, BusError, Width};
 use crate::vcpu::{Hart, Reg};
 
 /// Our own extension, in the specification's experimental range: "VLM".
@@ -43,6 +46,11 @@ const LEGACY_TIMER: u64 = 0;
 const LEGACY_PUTCHAR: u64 = 1;
 const LEGACY_GETCHAR: u64 = 2;
 const LEGACY_SHUTDOWN: u64 = 8;
+/// The last of the types of reset.
+const WARM_REBOOT: u64 = 2;
+const RESERVED_REASONS_FROM: u64 = 2;
+/// Those of implementations and vendors.
+const OTHER_REASONS_FROM: u64 = 0xe000_0000;
 const EXTENSIONS: [u64; 10] = [
     BASE,
     TIME,
@@ -147,16 +155,36 @@ pub enum After {
     StopHart,
     /// All harts are.
     Shutdown(ShutdownReason),
+    /// What a faulting instruction asks for: the hart still stands at its `ecall`, and nothing of
+    /// the call has happened. It can be restarted.
+    Fault(BusError),
 }
 
 /// The error numbers of the specification.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum SbiError {
-    Failed = -1,
     NotSupported = -2,
     InvalidParameter = -3,
     InvalidAddress = -5,
     AlreadyAvailable = -6,
+}
+
+/// What a call comes to.
+enum Outcome {
+    /// An error and a value, in `a0` and `a1`.
+    Answer(Result<u64, SbiError>),
+    /// One number, in `a0` alone.
+    Legacy(u64),
+    /// No answer: the hart does not go on.
+    End(After),
+    /// None yet: memory refused, and the call is to be made again.
+    Restart(BusError),
+}
+
+impl From<Result<u64, SbiError>> for Outcome {
+    fn from(answer: Result<u64, SbiError>) -> Self {
+        Self::Answer(answer)
+    }
 }
 
 impl From<StartError> for SbiError {
@@ -171,17 +199,15 @@ impl From<StartError> for SbiError {
 /// Performs the `ecall` at which `hart` stands, answers it, and moves the hart on. `bus` is the
 /// hart's own: the bytes of a console write are read through it.
 pub fn call<B: Bus, P: Platform>(hart: &mut Hart, bus: &mut B, platform: &mut P) -> After {
-    let call = Call::of(hart);
-    let after = match call.extension {
-        LEGACY_TIMER | LEGACY_PUTCHAR | LEGACY_GETCHAR => {
-            hart.set_x(Reg::A0, call.legacy(platform));
+    let after = match Call::of(hart).perform(bus, platform) {
+        Outcome::Restart(error) => return After::Fault(error),
+        Outcome::End(after) => after,
+        Outcome::Legacy(value) => {
+            hart.set_x(Reg::A0, value);
             After::Resume
         }
-        LEGACY_SHUTDOWN => After::Shutdown(ShutdownReason::Finished),
-        SRST if call.function == 0 && call.arguments[0] <= 2 => call.reset(),
-        HSM if call.function == 1 => After::StopHart,
-        _ => {
-            answer(hart, call.perform(bus, platform));
+        Outcome::Answer(result) => {
+            answer(hart, result);
             After::Resume
         }
     };
@@ -216,35 +242,49 @@ impl Call {
         }
     }
 
-    fn legacy<P: Platform>(&self, platform: &mut P) -> u64 {
-        match self.extension {
-            LEGACY_PUTCHAR => {
+    fn perform<B: Bus, P: Platform>(&self, bus: &mut B, platform: &mut P) -> Outcome {
+        match (self.extension, self.function) {
+            (LEGACY_TIMER, _) => Outcome::Legacy(0),
+            (LEGACY_PUTCHAR, _) => {
                 platform.write_console(&[byte(self.arguments[0])]);
-                0
+                Outcome::Legacy(0)
             }
-            LEGACY_GETCHAR => u64::MAX,
-            _ => 0,
+            (LEGACY_GETCHAR, _) => Outcome::Legacy(u64::MAX),
+            (LEGACY_SHUTDOWN, _) => Outcome::End(After::Shutdown(ShutdownReason::Finished)),
+            (HSM, 1) => Outcome::End(After::StopHart),
+            (SRST, 0) => self.reset(),
+            (DBCN, 0) => self.write(bus, platform),
+            _ => self.ask(platform).into(),
         }
     }
 
-    fn reset(&self) -> After {
-        After::Shutdown(match self.arguments[1] {
-            0 => ShutdownReason::Finished,
-            1 => ShutdownReason::SystemFailure,
-            other => ShutdownReason::Other(other),
-        })
-    }
-
-    fn perform<B: Bus, P: Platform>(&self, bus: &mut B, platform: &mut P) -> Result<u64, SbiError> {
+    /// The calls that need no memory and leave the hart running.
+    fn ask<P: Platform>(&self, platform: &mut P) -> Result<u64, SbiError> {
         match self.extension {
             BASE => self.base(),
             TIME if self.function == 0 => Ok(0),
             HSM => self.hart_state(platform),
-            SRST if self.function == 0 => Err(SbiError::InvalidParameter),
-            DBCN => self.console(bus, platform),
+            DBCN => self.console(platform),
             VELLUM => self.vellum(platform),
             _ => Err(SbiError::NotSupported),
         }
+    }
+
+    /// Type and reason are 32-bit numbers; what is above them does not count.
+    fn reset(&self) -> Outcome {
+        let [kind, reason] = [self.arguments[0], self.arguments[1]].map(|word| word & 0xffff_ffff);
+        let reason = match reason {
+            0 => ShutdownReason::Finished,
+            1 => ShutdownReason::SystemFailure,
+            RESERVED_REASONS_FROM..OTHER_REASONS_FROM => {
+                return Err(SbiError::InvalidParameter).into();
+            }
+            other => ShutdownReason::Other(other),
+        };
+        if kind > WARM_REBOOT {
+            return Err(SbiError::InvalidParameter).into();
+        }
+        Outcome::End(After::Shutdown(reason))
     }
 
     fn base(&self) -> Result<u64, SbiError> {
@@ -272,9 +312,8 @@ impl Call {
         }
     }
 
-    fn console<B: Bus, P: Platform>(&self, bus: &mut B, platform: &mut P) -> Result<u64, SbiError> {
+    fn console<P: Platform>(&self, platform: &mut P) -> Result<u64, SbiError> {
         match self.function {
-            0 => self.write(bus, platform),
             1 => Ok(0),
             2 => {
                 platform.write_console(&[byte(self.arguments[0])]);
@@ -284,17 +323,27 @@ impl Call {
         }
     }
 
-    /// Writes up to [`WRITE_LIMIT`] bytes and says how many.
-    fn write<B: Bus, P: Platform>(&self, bus: &mut B, platform: &mut P) -> Result<u64, SbiError> {
-        let [count, low, high] = self.arguments;
-        let count = count.min(WRITE_LIMIT);
-        if high != 0 || low.checked_add(count).is_none() {
-            return Err(SbiError::InvalidParameter);
+    /// Writes up to [`WRITE_LIMIT`] bytes and says how many; all of them or none.
+    fn write<B: Bus, P: Platform>(&self, bus: &mut B, platform: &mut P) -> Outcome {
+        match self.read(bus) {
+            Ok(bytes) => {
+                platform.write_console(&bytes);
+                Ok(bytes.len() as u64).into()
+            }
+            Err(BusError::Unmapped(_) | BusError::ReadOnly(_)) => {
+                Err(SbiError::InvalidParameter).into()
+            }
+            Err(error) => Outcome::Restart(error),
         }
-        let read = |at| bus.load(Gpa::new(at), Width::Byte).map(byte);
-        let bytes: Result<Vec<u8>, _> = (low..low + count).map(read).collect();
-        platform.write_console(&bytes.map_err(|_| SbiError::Failed)?);
-        Ok(count)
+    }
+
+    /// The bytes of a console write. Addresses have 64 bits here, so an upper half is out of reach.
+    fn read<B: Bus>(&self, bus: &mut B) -> Result<Vec<u8>, BusError> {
+        let [count, low, high] = self.arguments;
+        let start = Gpa::new(low);
+        let end = low.checked_add(count.min(WRITE_LIMIT)).filter(|_| high == 0);
+        let range = low..end.ok_or(BusError::Unmapped(start))?;
+        range.map(|at| bus.load(Gpa::new(at), Width::Byte).map(byte)).collect()
     }
 
     fn vellum<P: Platform>(&self, platform: &mut P) -> Result<u64, SbiError> {

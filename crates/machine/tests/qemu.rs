@@ -7,7 +7,7 @@ mod flat;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,19 +21,33 @@ const PACKAGES: &str = "gcc-riscv64-linux-gnu qemu-system-misc opensbi";
 const HARTS: usize = 4;
 const RAM_BASE: u64 = 0x8000_0000;
 const RAM: u64 = 16 << 20;
+/// More than any program here needs, so that one that hangs fails and names itself. No verdict
+/// depends on how long a program takes.
+const QEMU_SECONDS: &str = "120";
+/// Likewise, for each of our harts.
+const MOST_INSTRUCTIONS: u64 = 20_000_000_000;
+/// What `timeout` ends with if it had to stop its command.
+const TIMED_OUT: i32 = 124;
 
 /// Runs a tool of [`PACKAGES`] and returns what it printed.
 fn run_tool<S: AsRef<OsStr>>(tool: &str, arguments: &[S]) -> Vec<u8> {
-    let output = Command::new(tool).args(arguments).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("cannot run {tool} ({error}): install the packages {PACKAGES}")
-    });
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{tool} failed; are {PACKAGES} installed?\n{complaint}");
+    let output = output_of(Command::new(tool).args(arguments));
+    check(tool, &output);
     output.stdout
 }
 
-fn build(program: &str) -> PathBuf {
+fn output_of(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap_or_else(|error| {
+        panic!("cannot run {command:?} ({error}): install the packages {PACKAGES}")
+    })
+}
+
+fn check(tool: &str, output: &Output) {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{tool} failed; are {PACKAGES} installed?\n{complaint}");
+}
+
+fn build(program: Program) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
     let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}.elf"));
     let flags = "-march=rv64ima_zicsr_zifencei -mabi=lp64 -mcmodel=medany -O2 -Wall -Wextra -Werror \
@@ -54,31 +68,26 @@ fn between_marks(console: &[u8]) -> String {
     said.unwrap_or_else(|| panic!("the program did not finish:\n{text}")).0.to_owned()
 }
 
-fn under_qemu(image: &Path) -> String {
-    let kernel = image.to_str().expect("a path of ours");
-    let harts = HARTS.to_string();
-    let console = run_tool(
-        "qemu-system-riscv64",
-        &[
-            "-machine",
-            "virt",
-            "-m",
-            "64M",
-            "-smp",
-            &harts,
-            "-nographic",
-            "-bios",
-            "default",
-            "-kernel",
-            kernel,
-        ],
-    );
-    between_marks(&console)
+const QEMU: &str = "qemu-system-riscv64";
+
+fn under_qemu(program: Program, image: &Path) -> String {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", QEMU_SECONDS, QEMU, "-machine", "virt", "-m", "64M"]);
+    command.args(["-smp", &HARTS.to_string(), "-nographic", "-bios", "default", "-kernel"]);
+    let output = output_of(command.arg(image));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let ended = output.status.code() != Some(TIMED_OUT);
+    assert!(ended, "{program}: QEMU did not end within {QEMU_SECONDS} seconds; it said:\n{said}");
+    check(QEMU, &output);
+    between_marks(&output.stdout)
 }
 
+/// The name of a file in `tests/programs`.
+type Program = &'static str;
+
 /// The part of a machine that its harts, each on a thread of its own, share.
-#[derive(Default)]
 struct Shared {
+    program: Program,
     console: Mutex<Vec<u8>>,
     starts: Mutex<[Start; HARTS]>,
     off: AtomicBool,
@@ -124,7 +133,21 @@ impl Platform for &Shared {
     }
 }
 
+/// Stops all harts when a thread ends, however it does.
+struct StopAll<'a>(&'a AtomicBool);
+
+impl Drop for StopAll<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 impl Shared {
+    fn new(program: Program) -> Self {
+        let (console, starts) = (Mutex::default(), Mutex::default());
+        Self { program, console, starts, off: AtomicBool::new(false) }
+    }
+
     /// What hart `id` was told to start with, once.
     fn due(&self, id: usize) -> Option<(Gpa, u64)> {
         let mut starts = self.starts.lock().expect("no thread panics");
@@ -133,41 +156,55 @@ impl Shared {
         Some((entry, opaque))
     }
 
+    fn stop(&self, id: usize) {
+        let mut starts = self.starts.lock().expect("no thread panics");
+        starts[id] = Start::Stopped;
+        let stuck = starts.iter().all(|start| matches!(start, Start::Stopped));
+        drop(starts);
+        assert!(!stuck, "{}: all harts have stopped, and none can start another", self.program);
+    }
+
+    fn is_on(&self) -> bool {
+        !self.off.load(Ordering::Acquire)
+    }
+
     fn run_hart(&self, id: usize, mut memory: Flat) {
-        while !self.off.load(Ordering::Acquire) {
+        let _stop = StopAll(&self.off);
+        while self.is_on() {
             match self.due(id) {
-                Some((entry, opaque)) => self.run_started(id, entry, opaque, &mut memory),
+                Some((entry, opaque)) => {
+                    self.run_started(Hart::new(id as u64, entry, opaque), &mut memory);
+                }
                 None => std::thread::yield_now(),
             }
         }
     }
 
-    fn run_started(&self, id: usize, entry: Gpa, opaque: u64, memory: &mut Flat) {
-        let mut hart = Hart::new(id as u64, entry, opaque);
-        let mut platform = self;
-        while !self.off.load(Ordering::Acquire) {
+    fn run_started(&self, mut hart: Hart, memory: &mut Flat) {
+        while self.is_on() {
+            let (id, program) = (hart.id(), self.program);
             match hart.run(memory, 10_000) {
                 Exit::Budget | Exit::Wfi => {}
-                Exit::Ecall => match sbi::call(&mut hart, memory, &mut platform) {
+                Exit::Ecall => match sbi::call(&mut hart, memory, &mut &*self) {
                     After::Resume => {}
-                    After::StopHart => return,
+                    After::StopHart => return self.stop(id as usize),
                     After::Shutdown(_) => self.off.store(true, Ordering::Release),
+                    After::Fault(error) => panic!("{program}: a call of hart {id}: {error}"),
                 },
-                exit => {
-                    self.off.store(true, Ordering::Release);
-                    panic!("hart {id} at {}: {exit:?}", hart.pc());
-                }
+                exit => panic!("{program}: hart {id} at {}: {exit:?}", hart.pc()),
             }
+            let count = hart.instret();
+            assert!(count < MOST_INSTRUCTIONS, "{program}: hart {id} did not end in {count} steps");
         }
     }
 }
 
-fn on_our_harts(file: &Path) -> String {
+fn on_our_harts(program: Program, file: &Path) -> String {
     let bytes = std::fs::read(file).expect("gcc has written it");
     let image = Image::parse(&bytes).expect("gcc's image is sound");
     let memory = Flat::new(RAM_BASE, RAM);
     memory.place(&image);
-    let shared = Shared::default();
+    let shared = Shared::new(program);
     (&shared).start_hart(0, image.entry(), 0).expect("hart 0 is stopped");
     std::thread::scope(|scope| {
         for id in 0..HARTS {
@@ -178,10 +215,10 @@ fn on_our_harts(file: &Path) -> String {
     between_marks(&shared.console.into_inner().expect("no thread panics"))
 }
 
-fn same_under_qemu(program: &str) -> String {
+fn same_under_qemu(program: Program) -> String {
     let image = build(program);
-    let ours = on_our_harts(&image);
-    assert_eq!(ours, under_qemu(&image), "{program}: ours, then QEMU's");
+    let ours = on_our_harts(program, &image);
+    assert_eq!(ours, under_qemu(program, &image), "{program}: ours, then QEMU's");
     ours
 }
 

@@ -85,6 +85,7 @@ fn call<F: WalkedFormat>(
 ) -> Option<Next> {
     match sbi::call(hart, port, &mut SharedPlatform(shared)) {
         After::Resume => None,
+        After::Fault(error) => follow(shared, turn, hart, port, Exit::Fault(error)),
         After::StopHart => {
             turn.stop_hart();
             Some(Next::Wait)

@@ -281,6 +281,7 @@ fn go(hart: &mut Hart, memory: &mut Flat, board: &mut Board, budget: u64) -> boo
                     board.shutdown = Some(reason);
                     return true;
                 }
+                After::Fault(error) => panic!("hart {} at {}: {error}", hart.id(), hart.pc()),
             },
             exit => panic!("hart {} at {}: {exit:?}", hart.id(), hart.pc()),
         }
