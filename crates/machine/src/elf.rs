@@ -3,6 +3,9 @@
 //! A segment goes to its physical address (`p_paddr`), as QEMU's loader and firmware do it. RAM is
 //! zero at the start, so what a segment has beyond its bytes in the file is not written.
 
+#[cfg(test)]
+mod tests;
+
 use object::LittleEndian;
 use object::elf::{
     EF_RISCV_FLOAT_ABI, EF_RISCV_RVC, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_RISCV, ET_EXEC,
@@ -71,7 +74,7 @@ pub enum ElfError {
     /// A segment's bytes are not in the file.
     #[error("the bytes of segment {index} are not within the file")]
     SegmentBytes {
-        /// Which one, in the table's order.
+        /// Its place in the table, where segments that are not loaded count too.
         index: usize,
     },
     /// A segment is smaller in memory than in the file, or wraps around.
@@ -79,7 +82,7 @@ pub enum ElfError {
         "segment {index} has an impossible size: {file:#x} bytes in the file, {memory:#x} at {at}"
     )]
     SegmentSize {
-        /// Which one.
+        /// Its place in the table, where segments that are not loaded count too.
         index: usize,
         /// Its bytes in the file.
         file: u64,
@@ -227,9 +230,12 @@ fn check(header: &Header) -> Result<(), ElfError> {
 }
 
 fn load(table: &[Segments], file: &[u8]) -> Result<Vec<Segment>, ElfError> {
-    let loaded = |header: &&Segments| header.p_type(LittleEndian) == PT_LOAD;
-    let wanted = table.iter().filter(loaded).filter(|header| header.p_memsz(LittleEndian) > 0);
-    wanted.enumerate().map(|(index, header)| segment(index, header, file)).collect()
+    let wanted = table.iter().enumerate().filter(|(_, header)| takes_memory(header));
+    wanted.map(|(index, header)| segment(index, header, file)).collect()
+}
+
+fn takes_memory(header: &Segments) -> bool {
+    header.p_type(LittleEndian) == PT_LOAD && header.p_memsz(LittleEndian) > 0
 }
 
 fn segment(index: usize, header: &Segments, file: &[u8]) -> Result<Segment, ElfError> {
