@@ -16,6 +16,9 @@
 //! Mistakes (an immediate or a branch out of reach, a label without a place) are kept and reported
 //! by [`Assembler::finish`], so that programs read like programs.
 
+#[cfg(test)]
+mod tests;
+
 use crate::vcpu::Reg;
 
 /// A place in a program.
