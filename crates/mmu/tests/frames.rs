@@ -1,10 +1,12 @@
-//! Table frames: when they are taken, and when they go back.
+//! Table frames: when they are taken, and when they go back. And slots at the edges of what tables
+//! reach.
 #![cfg(not(loom))]
 #![allow(unsafe_code, reason = "an embedder lends out frames")]
 
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
+use vellum_memory::{Layout, PageSet, Region};
 use vellum_mmu::*;
 use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Level, Pfn, SlotId};
 
@@ -16,6 +18,18 @@ const SPACE: AddressSpace = AddressSpace::NORMAL;
 struct Ledger {
     out: BTreeSet<u64>,
     remembered: BTreeSet<u64>,
+    /// How many more there are, if not any number.
+    left: Option<usize>,
+}
+
+impl Ledger {
+    fn spend(&mut self) -> Option<()> {
+        match &mut self.left {
+            Some(left) => *left = left.checked_sub(1)?,
+            None => {}
+        }
+        Some(())
+    }
 }
 
 /// Demands that a frame come back after a shoot-down, whatever it was.
@@ -25,6 +39,10 @@ struct Lender(Arc<Mutex<Ledger>>);
 impl Lender {
     fn out(&self) -> usize {
         self.0.lock().expect("no panics inside").out.len()
+    }
+
+    fn set_left(&self, left: Option<usize>) {
+        self.0.lock().expect("no panics inside").left = left;
     }
 
     /// A processor has walked all tables there are.
@@ -39,7 +57,10 @@ impl Embedder for Lender {
         let table = Box::leak(Box::new([const { EntryWord::new(0) }; 512]));
         let entries = NonNull::new(table.as_mut_ptr())?;
         let pfn = Pfn::of_address(entries.as_ptr() as u64);
-        self.0.lock().expect("no panics inside").out.insert(pfn.get());
+        let mut ledger = self.0.lock().expect("no panics inside");
+        ledger.spend()?;
+        ledger.out.insert(pfn.get());
+        drop(ledger);
         // SAFETY: 512 zeroed entries, leaked, and nobody else's. No processor walks them here.
         Some(unsafe { Frame::from_raw(pfn, entries) })
     }
@@ -75,6 +96,12 @@ impl Embedder for Lender {
     fn write(&self, _: AddressSpace, _: Gpa, _: &[u8]) -> Result<(), NoBacking> {
         Ok(())
     }
+}
+
+fn limited(left: usize) -> Lender {
+    let lender = Lender::default();
+    lender.set_left(Some(left));
+    lender
 }
 
 fn vm() -> (Lender, Mmu<Ept, Lender>) {
@@ -131,4 +158,55 @@ fn a_vm_that_goes_is_forgotten_before_its_frames_go_back() {
     lender.walk();
     drop(mmu);
     assert_eq!(lender.out(), 0);
+}
+
+#[test]
+fn a_vm_without_frames_for_its_roots_keeps_none() {
+    for left in 0..3 {
+        let lender = limited(left);
+        let config = Config { spaces: 3, ..Config::default() };
+        assert_eq!(Mmu::<Ept, _>::new(lender.clone(), config).err(), Some(OutOfMemory));
+        assert_eq!(lender.out(), 0);
+    }
+}
+
+#[test]
+fn a_fault_that_finds_no_frame_may_be_tried_again() {
+    for left in 1..4 {
+        let lender = limited(left);
+        let mmu = Mmu::new(lender.clone(), Config::default()).expect("a frame for the root");
+        create(&mmu, 0, 0, 512);
+        let mut vcpu = mmu.vcpu().expect("memory");
+        let mut fault = || vcpu.fault(SPACE, Gfn::new(3).gpa(), Access::Write);
+        assert_eq!(fault(), Outcome::OutOfMemory);
+        lender.set_left(None);
+        assert_eq!(fault(), Outcome::Mapped);
+        mmu.delete_slot(SlotId(0)).expect("it is there");
+        assert_eq!(lender.out(), 1);
+    }
+}
+
+#[test]
+fn a_slot_may_end_with_the_tables_and_no_later() {
+    let (_lender, mmu) = vm();
+    let end = 1 << 36;
+    let spec = |pages| SlotSpec {
+        id: SlotId(0),
+        space: SPACE,
+        range: GfnRange::new(Gfn::new(end - 3), pages).expect("in range"),
+        access: SlotAccess::ReadWrite,
+        log: LogMode::On,
+    };
+    let (found, limit) = (Gfn::new(end + 1), Gfn::new(end));
+    let refused = CreateSlotError::OutOfReach { end: found, limit };
+    assert_eq!(mmu.create_slot(spec(4)), Err(refused));
+    mmu.create_slot(spec(3)).expect("it ends there");
+    touch(&mmu, end - 1);
+    let region = Region { slot: SlotId(0), space: SPACE, range: spec(3).range };
+    let mut round = PageSet::new(&Layout::new(vec![region]).expect("one region"));
+    let pages = &mut round.regions_mut()[0];
+    mmu.take_dirty(SlotId(0), Protect::Pages, pages).expect("logged");
+    assert_eq!(pages.pages().collect::<Vec<_>>(), [2]);
+    touch(&mmu, end - 1);
+    mmu.delete_slot(SlotId(0)).expect("it is there");
 }
