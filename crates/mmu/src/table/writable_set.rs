@@ -26,7 +26,8 @@ impl WritableSet {
     pub(crate) fn insert(&self, index: usize) {
         let (word, bit) = (&self.words[index / 64], 1 << (index % 64));
         // The compare-exchange that opened the entry came before this load; a settle takes the
-        // word before it looks at the entry. One of the two sees the other.
+        // word before it looks at the entry. One of the two sees the other. (An entry that was
+        // published by a plain store has the table's lock for that, as the settle has.)
         fence_after_rmw();
         if word.load(Ordering::Relaxed) & bit == 0 {
             // Release: whoever takes the bit sees the entry open.
