@@ -131,7 +131,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     /// Logs a write that went past the library: by a device, or by an embedder's own copy. A page
-    /// outside of every logged slot is no matter. Never fails, never allocates.
+    /// outside of every logged slot is no matter. Never fails, never allocates; waits while a slot changes, so it is not for an
+    /// interrupt handler that may have interrupted a slot change on its own CPU.
     pub fn mark_dirty(&self, space: AddressSpace, gfn: Gfn, origin: Origin) {
         // A bitmap does not say who wrote; a ring will.
         let _ = origin;

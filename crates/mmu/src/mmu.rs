@@ -101,7 +101,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     /// The frame of an address space's root table, for EPTP (Intel SDM vol. 3C, 25.6.11) or nCR3
-    /// (AMD APM vol. 2, 15.25.4). It stays the same as long as the VM lives.
+    /// (AMD APM vol. 2, 15.25.4). It stays the same as long as the VM lives. `None` where the VM
+    /// was made with fewer address spaces.
     pub fn root(&self, space: AddressSpace) -> Option<Pfn> {
         self.enter().roots.get(usize::from(space.0)).map(|root| root.pfn())
     }
