@@ -65,7 +65,7 @@ impl<'b> Window<'b> {
                 sequence.store_late(epoch, at.epoch, at.host, value).then_some(())
             }
             Way::Waiting => self.announced(at, || {
-                (0..5000).for_each(|_| std::hint::spin_loop());
+                (0..200).for_each(|_| std::hint::spin_loop());
                 at.host.store(Width::Double, value);
             }),
         }
