@@ -116,12 +116,18 @@ pub struct Scene<'m, F: Format, E: Embedder, C> {
     model: Model,
     /// How exact harvests have to be.
     pub exactness: Exactness,
+    /// Called before each call to the library.
+    pub before_call: fn(),
+    /// Called after it.
+    pub after_call: fn(),
 }
 
 impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     /// A VM without slots, of two address spaces; each CPU stays in its own.
     pub fn new(mmu: &'m Mmu<F, E>, cpus: Vec<(AddressSpace, C)>) -> Self {
-        Self { mmu, cpus, model: Model::new(2), exactness: Exactness::Exact }
+        let (before_call, after_call): (fn(), fn()) = (|| (), || ());
+        let (model, exactness) = (Model::new(2), Exactness::Exact);
+        Self { mmu, cpus, model, exactness, before_call, after_call }
     }
 
     /// Does `op` to both.
@@ -140,24 +146,25 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
             }
             Op::Delete(id) => {
                 let id = SlotId(id);
-                assert_eq!(self.mmu.delete_slot(id), self.model.delete(id));
+                let deleted = self.library(|scene| scene.mmu.delete_slot(id));
+                assert_eq!(deleted, self.model.delete(id));
             }
             Op::Start(id) => return self.start(SlotId(id)),
             Op::Stop(id) => {
-                let stopped = self.mmu.stop_log(SlotId(id)).map_err(of_log);
-                assert_eq!(stopped, self.model.stop(SlotId(id)));
+                let stopped = self.library(|scene| scene.mmu.stop_log(SlotId(id)));
+                assert_eq!(stopped.map_err(of_log), self.model.stop(SlotId(id)));
             }
             Op::Store { cpu, page, word, value } => return self.store(cpu, page, word, value),
             Op::Load { cpu, page, word } => return self.load(cpu, page, word),
             Op::TakePages(id) => self.harvest(SlotId(id), Protect::Pages),
             Op::TakeAll => self.take_all(),
-            Op::ProtectAll => self.mmu.write_protect_all(),
-            Op::ProtectAllOff => self.mmu.write_protect_all_off(),
+            Op::ProtectAll => self.library(|scene| scene.mmu.write_protect_all()),
+            Op::ProtectAllOff => self.library(|scene| scene.mmu.write_protect_all_off()),
             Op::Owe { id, word, mask } => self.owe(SlotId(id), word, mask),
             Op::DeviceWrite { space, at, ref bytes } => self.device_write(space, at, bytes),
             Op::Mark { space, page } => {
                 let space = AddressSpace(space);
-                self.mmu.mark_dirty(space, gfn(page), Origin::Device);
+                self.library(|scene| scene.mmu.mark_dirty(space, gfn(page), Origin::Device));
                 self.model.mark(space, gfn(page), Writer::NoVcpu);
             }
         }
@@ -175,9 +182,16 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         }
     }
 
+    fn library<T>(&mut self, call: impl FnOnce(&mut Self) -> T) -> T {
+        (self.before_call)();
+        let answer = call(self);
+        (self.after_call)();
+        answer
+    }
+
     fn create(&mut self, spec: SlotSpec) -> Result<(), OutOfMemory> {
         let obstacles = self.model.obstacles(&spec);
-        match self.mmu.create_slot(spec) {
+        match self.library(|scene| scene.mmu.create_slot(spec)) {
             Err(CreateSlotError::OutOfMemory(_)) => return Err(OutOfMemory),
             Err(error) => assert!(obstacles.contains(&error), "{error:?}, not {obstacles:?}"),
             Ok(()) => {
@@ -189,7 +203,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     }
 
     fn start(&mut self, id: SlotId) -> Result<(), OutOfMemory> {
-        match self.mmu.start_log(id) {
+        match self.library(|scene| scene.mmu.start_log(id)) {
             Err(LogError::OutOfMemory(_)) => return Err(OutOfMemory),
             other => assert_eq!(other.map_err(of_log), self.model.start(id)),
         }
@@ -198,11 +212,11 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
 
     fn store(&mut self, cpu: usize, page: u64, word: u64, value: u64) -> Result<(), OutOfMemory> {
         let at = address(page, word);
-        let (space, cpu) = &mut self.cpus[cpu];
-        match cpu.store(at, value) {
+        let space = self.cpus[cpu].0;
+        match self.library(|scene| scene.cpus[cpu].1.store(at, value)) {
             Err(Refused::OutOfMemory) => return Err(OutOfMemory),
             other => {
-                let expected = self.model.write(*space, at, &value.to_le_bytes(), Writer::Vcpu);
+                let expected = self.model.write(space, at, &value.to_le_bytes(), Writer::Vcpu);
                 assert_eq!(other.map_err(of_cpu), expected, "a store at {at} in {space:?}");
             }
         }
@@ -211,10 +225,10 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
 
     fn load(&mut self, cpu: usize, page: u64, word: u64) -> Result<(), OutOfMemory> {
         let at = address(page, word);
-        let (space, cpu) = &mut self.cpus[cpu];
-        match cpu.load(at) {
+        let space = self.cpus[cpu].0;
+        match self.library(|scene| scene.cpus[cpu].1.load(at)) {
             Err(Refused::OutOfMemory) => return Err(OutOfMemory),
-            other => assert_eq!(other.map_err(of_cpu), self.model.load(*space, at), "at {at}"),
+            other => assert_eq!(other.map_err(of_cpu), self.model.load(space, at), "at {at}"),
         }
         Ok(())
     }
@@ -223,7 +237,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         for id in self.model.logged() {
             self.harvest(id, Protect::Nothing);
         }
-        self.mmu.write_protect_all();
+        self.library(|scene| scene.mmu.write_protect_all());
     }
 
     /// A slot that does not exist is asked for all the same, with some set.
@@ -233,7 +247,8 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         let region = Region { slot: id, space: AddressSpace::NORMAL, range };
         let layout = Layout::new(vec![region]).expect("one region");
         let mut round = PageSet::new(&layout);
-        let taken = self.mmu.take_dirty(id, protect, &mut round.regions_mut()[0]);
+        let set = &mut round.regions_mut()[0];
+        let taken = self.library(|scene| scene.mmu.take_dirty(id, protect, set));
         let named: BTreeSet<u64> = round.regions()[0].pages().collect();
         let expected = self.model.log(id).map(std::mem::take);
         assert_eq!(taken.map_err(of_log), expected.as_ref().map(|_| ()).map_err(|error| *error));
@@ -258,12 +273,14 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         let expected = self.model.log(id).map(|log| {
             owed.filter(|page| *page < pages).for_each(|page| log.mark(page, Writer::NoVcpu));
         });
-        assert_eq!(self.mmu.owe(id, word, mask).map_err(of_log), expected);
+        let answer = self.library(|scene| scene.mmu.owe(id, word, mask));
+        assert_eq!(answer.map_err(of_log), expected);
     }
 
     fn device_write(&mut self, space: u16, at: u64, bytes: &[u8]) {
         let (space, at) = (AddressSpace(space), Gpa::new(gfn(0).gpa().get() + at));
-        let written = self.mmu.guest_writer().write(space, at, bytes).map_err(of_writer);
+        let written = self.library(|scene| scene.mmu.guest_writer().write(space, at, bytes));
+        let written = written.map_err(of_writer);
         assert_eq!(
             written,
             self.model.write(space, at, bytes, Writer::NoVcpu),

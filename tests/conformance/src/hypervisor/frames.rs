@@ -60,6 +60,15 @@ impl Bank {
     }
 }
 
+/// A VM that goes away gives every frame back.
+impl Drop for Bank {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.pages.is_empty(), "{} frames were kept", self.pages.len());
+        }
+    }
+}
+
 /// Which entries differ, by table, after nothing else happened than taking stores away: `None` if
 /// anything else did.
 #[must_use]
