@@ -1,0 +1,225 @@
+//! Mistakes that others made, each a test by its name.
+
+use vellum_machine::board::{Board, BoardConfig};
+use vellum_machine::bus::{Bus, BusError, Width};
+use vellum_machine::log::{BoardLog, Track};
+use vellum_machine::port::Port;
+use vellum_machine::walker::WalkedFormat;
+use vellum_memory::{DirtySource, PageSet, Region};
+use vellum_mmu::{
+    CreateSlotError, Event, LogError, LogMode, NoSlot, Origin, Protect, SlotAccess, SlotSpec,
+};
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId};
+
+const TRACKS: [Track; 2] = [Track::PerPage, Track::ProtectAll];
+/// First page and pages of each slot: neighbours, and nothing aligned.
+const SLOTS: [(u64, u64); 3] = [(1001, 100), (1101, 700), (1801, 65)];
+
+fn regions() -> Vec<Region> {
+    let region = |(slot, (first, pages))| {
+        let range = GfnRange::new(Gfn::new(first), pages).expect("in range");
+        Region { slot: SlotId(slot), space: AddressSpace::NORMAL, range }
+    };
+    (0..).zip(SLOTS).map(region).collect()
+}
+
+fn board<F: WalkedFormat>() -> Board<F> {
+    Board::new(&BoardConfig::with_regions(regions())).expect("the host has memory")
+}
+
+fn spec(region: Region) -> SlotSpec {
+    let Region { slot: id, space, range } = region;
+    SlotSpec { id, space, range, access: SlotAccess::ReadWrite, log: LogMode::Off }
+}
+
+/// The address of a page of a slot.
+fn at(slot: usize, page: u64) -> Gpa {
+    Gfn::new(SLOTS[slot].0 + page).gpa()
+}
+
+fn store<F: WalkedFormat>(port: &mut Port<'_, F>, slot: usize, page: u64) {
+    port.store(at(slot, page), Width::Double, 1).expect("RAM");
+}
+
+/// The pages that a harvest names, slot by slot.
+fn collect<F: WalkedFormat>(log: &mut BoardLog<'_, F>) -> [Vec<u64>; 3] {
+    let mut round = PageSet::new(log.layout());
+    log.collect(&mut round).expect("the log is on");
+    std::array::from_fn(|slot| round.regions()[slot].pages().collect())
+}
+
+/// With a log that has started over a board, for each format and way.
+fn everywhere(ept: fn(&Board<Ept>, BoardLog<'_, Ept>), npt: fn(&Board<Npt>, BoardLog<'_, Npt>)) {
+    for track in TRACKS {
+        let (one, other) = (board(), board());
+        let mut log = BoardLog::new(&one, track);
+        log.start().expect("memory");
+        ept(&one, log);
+        let mut log = BoardLog::new(&other, track);
+        log.start().expect("memory");
+        npt(&other, log);
+    }
+}
+
+fn all_slots_are_protected<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
+    log.stop().expect("it is on");
+    let mut port = board.port().expect("memory");
+    let mut store_everywhere = || (0..3).for_each(|slot| store(&mut port, slot, 64));
+    store_everywhere();
+    log.start().expect("memory");
+    for round in 0..3 {
+        store_everywhere();
+        assert_eq!(collect(&mut log), [[64], [64], [64]], "round {round}");
+    }
+}
+
+#[test]
+fn a_harvest_protects_every_slot_and_not_only_the_first() {
+    everywhere(all_slots_are_protected, all_slots_are_protected);
+}
+
+fn an_error_keeps_its_promises<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
+    let mut port = board.port().expect("memory");
+    store(&mut port, 0, 9);
+    board.mmu().stop_log(SlotId(1)).expect("it is on");
+    let mut round = PageSet::new(log.layout());
+    assert_eq!(log.collect(&mut round), Err(LogError::NotLogged(SlotId(1))));
+    store(&mut port, 0, 10);
+    board.mmu().start_log(SlotId(1)).expect("memory");
+    assert_eq!(collect(&mut log), [vec![9, 10], vec![], vec![]], "the failed harvest is owed");
+    store(&mut port, 0, 9);
+    assert_eq!(collect(&mut log), [vec![9], vec![], vec![]], "and what it took is protected");
+}
+
+#[test]
+fn a_harvest_that_fails_half_way_owes_its_pages_and_its_flush() {
+    everywhere(an_error_keeps_its_promises, an_error_keeps_its_promises);
+}
+
+fn a_clean_end<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
+    let mut port = board.port().expect("memory");
+    store(&mut port, 0, 1);
+    store(&mut port, 1, 3);
+    store(&mut port, 1, 699);
+    store(&mut port, 2, 64);
+    assert_eq!(collect(&mut log), [vec![1], vec![3, 699], vec![64]]);
+    store(&mut port, 2, 0);
+    assert_eq!(collect(&mut log), [vec![], vec![], vec![0]]);
+}
+
+#[test]
+fn a_slot_that_ends_clean_does_not_shift_the_next_ones_bitmap() {
+    everywhere(a_clean_end, a_clean_end);
+}
+
+fn a_device_is_logged<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
+    let mut port = board.port().expect("memory");
+    (0..3).for_each(|slot| [0, 63, 64].into_iter().for_each(|page| store(&mut port, slot, page)));
+    collect(&mut log);
+    let space = AddressSpace::NORMAL;
+    let across = Gpa::new(at(1, 64).get() - 3);
+    board.mmu().guest_writer().write(space, across, &[1; 8]).expect("RAM");
+    board.mmu().mark_dirty(space, at(2, 0).gfn(), Origin::Device);
+    assert_eq!(collect(&mut log), [vec![], vec![63, 64], vec![0]]);
+    let into_the_next = Gpa::new(at(1, 0).get() - 8);
+    board.mmu().guest_writer().write(space, into_the_next, &[1; 8]).expect("RAM");
+    let [first, second, _] = collect(&mut log);
+    assert!(first.contains(&99) && second.is_empty(), "it ends with the page's last byte");
+}
+
+#[test]
+fn a_devices_write_is_in_the_log() {
+    everywhere(a_device_is_logged, a_device_is_logged);
+}
+
+fn a_read_lifts_nothing<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
+    let mut port = board.port().expect("memory");
+    [5, 6].into_iter().for_each(|page| store(&mut port, 1, page));
+    collect(&mut log);
+    board.mmu().write_protect_all();
+    for page in [5, 6, 7, 690] {
+        port.load(at(1, page), Width::Double).expect("RAM");
+    }
+    let far = at(2, 60);
+    port.load(far, Width::Double).expect("RAM");
+    for page in [5, 6, 7, 690] {
+        store(&mut port, 1, page);
+    }
+    store(&mut port, 2, 60);
+    assert_eq!(collect(&mut log), [vec![], vec![5, 6, 7, 690], vec![60]]);
+}
+
+#[test]
+fn a_read_under_write_protect_all_relinks_no_stale_table() {
+    everywhere(a_read_lifts_nothing, a_read_lifts_nothing);
+}
+
+#[test]
+fn no_more_is_cleared_than_was_fetched() {
+    let board = board::<Ept>();
+    let mut log = BoardLog::new(&board, Track::PerPage);
+    log.start().expect("memory");
+    let mut port = board.port().expect("memory");
+    (0..3).for_each(|slot| store(&mut port, slot, 64));
+    let mut round = PageSet::new(log.layout());
+    let wrong = board.mmu().take_dirty(SlotId(0), Protect::Pages, &mut round.regions_mut()[1]);
+    assert_eq!(wrong, Err(LogError::Mismatch { slot: 100, set: 700 }));
+    assert!(round.is_empty());
+    board.mmu().take_dirty(SlotId(1), Protect::Pages, &mut round.regions_mut()[1]).expect("on");
+    assert_eq!(round.count(), 1);
+    assert_eq!(collect(&mut log), [vec![64], vec![], vec![64]]);
+}
+
+#[test]
+fn a_slot_that_overlaps_exists_and_a_missing_one_is_not_found() {
+    let board = board::<Ept>();
+    let mmu = board.mmu();
+    let [first, second, _] = regions()[..] else { panic!("three slots") };
+    assert_eq!(mmu.create_slot(spec(first)), Err(CreateSlotError::Exists(first.slot)));
+    for (from, pages) in [(1100, 1), (1090, 11), (1000, 2), (0, 1 << 20)] {
+        let range = GfnRange::new(Gfn::new(from), pages).expect("in range");
+        let clash = mmu.create_slot(SlotSpec { id: SlotId(9), range, ..spec(first) });
+        assert!(matches!(clash, Err(CreateSlotError::Exists(_))), "{from} {pages}: {clash:?}");
+    }
+    let missing = SlotId(9);
+    assert_eq!(mmu.delete_slot(missing), Err(NoSlot(missing)));
+    assert_eq!(mmu.start_log(missing), Err(NoSlot(missing).into()));
+    assert_eq!(mmu.owe(missing, 0, 1), Err(NoSlot(missing).into()));
+    mmu.delete_slot(second.slot).expect("it is there");
+    assert_eq!(mmu.delete_slot(second.slot), Err(NoSlot(second.slot)));
+    mmu.create_slot(SlotSpec { id: missing, ..spec(second) }).expect("the place is free");
+}
+
+#[test]
+fn logging_that_is_on_keeps_its_log_and_one_that_is_off_says_so() {
+    let board = board::<Npt>();
+    let (mmu, mut port) = (board.mmu(), board.port().expect("memory"));
+    let mut round = PageSet::new(board.layout());
+    let off = mmu.take_dirty(SlotId(1), Protect::Pages, &mut round.regions_mut()[1]);
+    assert_eq!(off, Err(LogError::NotLogged(SlotId(1))));
+    assert_eq!(mmu.stop_log(SlotId(1)), Err(LogError::NotLogged(SlotId(1))));
+    mmu.start_log(SlotId(1)).expect("memory");
+    store(&mut port, 1, 77);
+    mmu.start_log(SlotId(1)).expect("on while on");
+    mmu.take_dirty(SlotId(1), Protect::Pages, &mut round.regions_mut()[1]).expect("it is on");
+    assert_eq!(round.regions()[1].pages().collect::<Vec<_>>(), [77]);
+}
+
+#[test]
+fn two_vms_in_one_process_do_not_disturb_each_other() {
+    let (one, other) = (board::<Ept>(), board::<Npt>());
+    let mut logs = (BoardLog::new(&one, Track::ProtectAll), BoardLog::new(&other, Track::PerPage));
+    logs.0.start().expect("memory");
+    logs.1.start().expect("memory");
+    let (mut port, mut neighbour) = (one.port().expect("memory"), other.port().expect("memory"));
+    store(&mut neighbour, 1, 5);
+    let counts = other.mmu().counters();
+    store(&mut port, 1, 6);
+    assert_eq!(collect(&mut logs.0), [vec![], vec![6], vec![]]);
+    one.mmu().delete_slot(SlotId(2)).expect("it is there");
+    assert_eq!(port.store(at(2, 0), Width::Byte, 1), Err(BusError::Unmapped(at(2, 0))));
+    store(&mut neighbour, 1, 5);
+    assert_eq!(neighbour.load(at(1, 6), Width::Double), Ok(0), "its memory is its own");
+    assert_eq!(other.mmu().counters().since(&counts, Event::ShootDown), 0);
+    assert_eq!(collect(&mut logs.1), [vec![], vec![5], vec![]]);
+}
