@@ -1,6 +1,6 @@
 //! Write-protect-all against faults, and push-downs against each other and against harvests.
 
-use crate::hardware::{Copied, World};
+use crate::hardware::{Copied, SLOT, World};
 use crate::{PREEMPTIONS_OF_THREE, Plan, explore, explore_bounded, must_object};
 use loom::sync::Arc;
 use loom::thread;
@@ -114,4 +114,34 @@ fn a_leaf_that_opens_during_a_settle_is_covered() {
 #[test]
 fn clearing_before_taking_the_set_out_loses_a_write() {
     must_object(Break::ClearFirst, settle_against_opening);
+}
+
+/// Logging starts while a push-down settles the table: the set that starting goes by is out, and
+/// the entries are not closed yet.
+fn settle_against_start(plan: Plan) {
+    let world = World::new(plan);
+    world.mmu.stop_log(SLOT).expect("it was on");
+    world.store(0, 0, 1);
+    world.store(1, 1, 1);
+    world.mmu.write_protect_all();
+    let migration = world.clone();
+    let migration = thread::spawn(move || {
+        migration.mmu.start_log(SLOT).expect("memory");
+        Copied::whole(&migration)
+    });
+    world.begin();
+    world.store(1, 1, 2);
+    world.store(0, 0, 2);
+    let copied = migration.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_log_that_starts_during_a_settle_misses_nothing() {
+    explore(settle_against_start);
+}
+
+#[test]
+fn a_log_that_starts_without_its_shoot_down_misses_a_write() {
+    must_object(Break::SkipFlush, settle_against_start);
 }
