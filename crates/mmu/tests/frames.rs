@@ -24,9 +24,8 @@ struct Ledger {
 
 impl Ledger {
     fn spend(&mut self) -> Option<()> {
-        match &mut self.left {
-            Some(left) => *left = left.checked_sub(1)?,
-            None => {}
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1)?;
         }
         Some(())
     }
