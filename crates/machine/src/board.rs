@@ -45,7 +45,8 @@ impl BoardConfig {
     /// These memslots, in one address space more than the highest they name.
     #[must_use]
     pub fn with_regions(regions: Vec<Region>) -> Self {
-        let spaces = regions.iter().map(|region| region.space.0 + 1).max().unwrap_or(1);
+        let spaces = regions.iter().map(|region| region.space.0.saturating_add(1));
+        let spaces = spaces.max().unwrap_or(1);
         Self {
             regions,
             spaces,

@@ -90,6 +90,14 @@ fn an_address_beyond_the_tables_is_no_alias_of_one_below() {
 }
 
 #[test]
+fn no_address_space_is_too_high_to_be_named() {
+    let range = GfnRange::new(Gfn::new(0), 1).expect("in range");
+    let space = AddressSpace(u16::MAX);
+    let config = BoardConfig::with_regions(vec![Region { slot: SlotId(0), space, range }]);
+    assert_eq!(config.spaces, u16::MAX);
+}
+
+#[test]
 fn a_fetch_is_the_page_and_sees_later_stores() {
     let board = board::<Npt>(4);
     let mut port = board.port().expect("memory");
