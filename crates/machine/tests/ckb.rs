@@ -40,8 +40,9 @@ enum Item {
     Branch(u32, u32, u32, usize),
     /// `jal` over so many items.
     Jump(u32, usize),
-    /// `jalr` to the item so many further on, by the fixed register.
-    JumpThrough(u32, usize),
+    /// `jalr` to the item so many further on, by the fixed register, with a lowest bit that does
+    /// not count.
+    JumpThrough(u32, usize, i32),
 }
 
 impl Item {
@@ -166,7 +167,7 @@ fn item() -> impl Strategy<Value = Item> {
         1 => Just(Item::Words(vec![0x0ff0_000f])),
         2 => (branches, 0u32..32, 0u32..32, 0usize..9).prop_map(|(f, a, b, n)| Item::Branch(f, a, b, n)),
         1 => (rd(), 0usize..9).prop_map(|(rd, over)| Item::Jump(rd, over)),
-        1 => (rd(), 0usize..9).prop_map(|(rd, over)| Item::JumpThrough(rd, over)),
+        1 => (rd(), 0usize..9, 0..2).prop_map(|(rd, over, low)| Item::JumpThrough(rd, over, low)),
     ]
 }
 
@@ -185,8 +186,9 @@ fn assemble(items: &[Item]) -> Vec<u32> {
             Item::Words(some) => words.extend_from_slice(some),
             Item::Branch(f, a, b, over) => words.push(form_b(*f, *a, *b, offset(*over))),
             Item::Jump(rd, over) => words.push(form_j(*rd, offset(*over))),
-            Item::JumpThrough(rd, over) => {
-                words.push(form_i(0x67, 0, *rd, BASE_OF_CODE, 4 * to(*over) as i32));
+            Item::JumpThrough(rd, over, low) => {
+                let imm = 4 * to(*over) as i32 + low;
+                words.push(form_i(0x67, 0, *rd, BASE_OF_CODE, imm));
             }
         }
     }

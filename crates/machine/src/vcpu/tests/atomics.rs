@@ -49,6 +49,17 @@ fn sc_fails_without_a_reservation_and_uses_one_up() {
 }
 
 #[test]
+fn sc_uses_its_reservation_up_where_memory_stays_as_it_was() {
+    // The same value stored; and an SC elsewhere, which fails, then `addi a1, a1, -8`.
+    for program in [&[LR, SC, SC, ECALL][..], &[LR, NEXT_DOUBLE, SC, 0xff85_8593, SC, ECALL]] {
+        let (mut hart, mut memory) = started(program, DATA, 40);
+        memory.put_double(DATA, 40);
+        assert_eq!(hart.run(&mut memory, ENOUGH), Exit::Ecall);
+        assert_eq!(hart.x(Reg::A2), 1, "{program:x?}");
+    }
+}
+
+#[test]
 fn sc_fails_elsewhere_and_stores_nothing_there() {
     let (mut hart, mut memory) = started(&[LR, NEXT_DOUBLE, SC, ECALL], DATA, 5);
     assert_eq!(hart.run(&mut memory, ENOUGH), Exit::Ecall);
