@@ -10,6 +10,18 @@
 //! | [`scene`] | a VM and its model: each operation done to both |
 //! | [`hypervisor`] | a hypervisor of our own: counts, takes snapshots, forgets on request |
 //!
+//! | test | what it holds the backends or the library to |
+//! |---|---|
+//! | `oracles` | both oracles, and that they find the planted bugs |
+//! | `random_operations` | the model, in whatever order |
+//! | `out_of_memory` | the model, with each allocation failing in turn |
+//! | `protect_all` | what write-protect-all costs, by counters and raw frames |
+//! | `skipped_shoot_down` | that each shoot-down is needed, and missed |
+//! | `known_mistakes`, `slots_under_running_vcpus` | what others got wrong |
+//!
+//! To hold another backend to the oracles, implement [`backend::Backend`] and
+//! [`backend::Guest`] and add it to `tests/oracles.rs`.
+//!
 //! Nothing here looks at a clock: iterations and stores are counted.
 
 pub mod backend;
