@@ -106,7 +106,7 @@ fn both_oracles_find_a_mark_that_comes_too_early() {
 #[test]
 fn both_oracles_find_a_settle_that_comes_too_late() {
     // Each push-down holds its window open: short iterations make few of them.
-    let short = Length { iterations: 8, stores: 300 };
+    let short = Length { iterations: 8, stores: 100 };
     let ports = Ports::<Ept>::new(Track::ProtectAll).broken(Break::LateSettle);
     is_found_in(short, stopped, &ports, 4);
     is_found_in(short, running, &ports, 4);
