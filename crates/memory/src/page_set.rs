@@ -1,6 +1,7 @@
 //! Sets of pages, a bitmap a region, sized once so that a round allocates nothing.
 
 use crate::layout::{Layout, Region};
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 /// A set of pages of a guest: one [`RegionSet`] for each region of its [`Layout`], in that order.
@@ -77,6 +78,16 @@ impl RegionSet {
     fn new(region: Region) -> Self {
         let words = index(region.range.pages().div_ceil(64));
         Self { region, words: alloc::vec![0; words], summary: alloc::vec![0; words.div_ceil(64)] }
+    }
+
+    /// The empty set over one region, for who harvests without an infallible allocator.
+    ///
+    /// # Errors
+    /// No memory for the bitmap.
+    pub fn try_new(region: Region) -> Result<Self, TryReserveError> {
+        let words = index(region.range.pages().div_ceil(64));
+        let (words, summary) = (zeros(words)?, zeros(words.div_ceil(64))?);
+        Ok(Self { region, words, summary })
     }
 
     /// The region it is about.
@@ -178,6 +189,13 @@ impl RegionSet {
             pages => (1 << pages) - 1,
         }
     }
+}
+
+fn zeros(length: usize) -> Result<Vec<u64>, TryReserveError> {
+    let mut words = Vec::new();
+    words.try_reserve_exact(length)?;
+    words.resize(length, 0);
+    Ok(words)
 }
 
 /// The set bits of `mask`, lowest first.

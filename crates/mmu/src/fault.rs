@@ -148,9 +148,7 @@ impl<'a, F: Format, E: Embedder> Fault<'a, F, E> {
         if self.is_write() && backing.write == BackingWrite::Denied {
             return Outcome::ReadOnly;
         }
-        if let Some(log) = &slot.log {
-            log.prepare(slot.page(self.gfn));
-        }
+        slot.prepare(self.gfn);
         let locked = table.lock(self.context);
         if F::is_present(table.leaf(self.gfn)) {
             drop(locked);

@@ -61,12 +61,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`LogError::NoSlot`], [`LogError::OutOfMemory`].
     pub fn start_log(&self, id: SlotId) -> Result<(), LogError> {
-        loop {
-            let pages = self.enter().slots.named(id)?.spec.range.pages();
-            let log = self.new_log(pages)?;
-            if self.attach_log(id, log)? == Attached::Done {
-                break;
-            }
+        while let Some(pages) = self.pages_without_log(id)? {
+            self.attach_log(id, self.new_log(pages)?)?;
         }
         let mut debt = self.debts.raise(self.context());
         let state = self.enter();
@@ -85,12 +81,11 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub fn stop_log(&self, id: SlotId) -> Result<(), LogError> {
         let mut state = self.read_side.exclude(&self.embedder);
         let log = state.slots.named_mut(id)?.log.take().ok_or(LogError::NotLogged(id))?;
-        let last = state.slots.iter().all(|slot| slot.log.is_none());
-        drop(state);
-        drop(log);
-        if last {
+        if state.slots.iter().all(|slot| slot.log.is_none()) {
             self.write_protect_all_off();
         }
+        drop(state);
+        drop(log);
         Ok(())
     }
 
@@ -189,17 +184,22 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         });
     }
 
+    /// How many pages a slot has, if it is not logged.
+    fn pages_without_log(&self, id: SlotId) -> Result<Option<u64>, NoSlot> {
+        let state = self.enter();
+        let slot = state.slots.named(id)?;
+        Ok(slot.log.is_none().then(|| slot.spec.range.pages()))
+    }
+
     /// Hangs `log` on the slot, if the slot is as it was when the log was made.
-    fn attach_log(&self, id: SlotId, log: Box<DirtySet>) -> Result<Attached, LogError> {
+    fn attach_log(&self, id: SlotId, log: Box<DirtySet>) -> Result<(), NoSlot> {
         let mut state = self.read_side.exclude(&self.embedder);
         let slot = state.slots.named_mut(id)?;
-        if slot.spec.range.pages() != log.pages() {
-            return Ok(Attached::SlotChanged);
-        }
-        let spare = if slot.log.is_some() { Some(log) } else { slot.log.replace(log) };
+        let fits = slot.log.is_none() && slot.spec.range.pages() == log.pages();
+        let spare = if fits { slot.log.replace(log) } else { Some(log) };
         drop(state);
         drop(spare);
-        Ok(Attached::Done)
+        Ok(())
     }
 
     /// Protects everything mapped of a slot, and makes room in its log for it.
@@ -215,13 +215,6 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             debt.note(table.close(inside, self.context()));
         });
     }
-}
-
-/// Whether a log found its slot unchanged.
-#[derive(PartialEq, Eq)]
-enum Attached {
-    Done,
-    SlotChanged,
 }
 
 /// Takes storability from pages, remembering the table that the last one was in.

@@ -83,6 +83,13 @@ impl Slot {
         gfn.get() - self.spec.range.first().get()
     }
 
+    /// Makes room in the log for a page's own bit, if there is memory for it.
+    pub(crate) fn prepare(&self, gfn: Gfn) {
+        if let Some(log) = &self.log {
+            log.prepare(self.page(gfn));
+        }
+    }
+
     /// Marks a page that is in it, if it is logged.
     #[inline]
     pub(crate) fn mark(&self, gfn: Gfn) {

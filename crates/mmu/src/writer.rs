@@ -43,6 +43,7 @@ impl<'m, F: Format, E: Embedder> GuestWriter<'m, F, E> {
             let slot = writable_slot(&state, space, at)?;
             let written = self.mmu.embedder.write(space, at, part);
             written.map_err(|NoBacking| WriteError::NoBacking(at))?;
+            slot.prepare(at.gfn());
             slot.mark(at.gfn());
         }
         Ok(())

@@ -70,3 +70,13 @@ fn more_pages_than_a_number_holds_are_counted_as_the_most() {
     let layout = Layout::new(vec![region(0), region(1)]).expect("two address spaces");
     assert_eq!(layout.pages(), u64::MAX);
 }
+
+#[test]
+fn a_set_made_fallibly_is_the_same() {
+    let made = layout(67);
+    let set = RegionSet::try_new(made.regions()[0]).expect("memory");
+    assert_eq!(set, PageSet::new(&made).regions()[0]);
+    let range = GfnRange::new(Gfn::new(0), 1 << 60).expect("in range");
+    let endless = Region { range, ..made.regions()[0] };
+    assert!(RegionSet::try_new(endless).is_err());
+}

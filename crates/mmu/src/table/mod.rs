@@ -42,6 +42,7 @@ pub(crate) struct Table<F> {
 impl<F: Format> Table<F> {
     /// An empty table for the pages from `base` on, of the first generation.
     fn new(frame: Frame, level: Level, base: Gfn) -> Result<Self, (OutOfMemory, Frame)> {
+        const { assert!(TableFrame::<F>::ENTRIES <= writable_set::ROOM) };
         let children = if level > Level::L1 { TableFrame::<F>::ENTRIES } else { 0 };
         match try_slice(children, OnceBox::new) {
             Err(error) => Err((error, frame)),
