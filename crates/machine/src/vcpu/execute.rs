@@ -6,7 +6,7 @@ use vellum_pte::{Gpa, PAGE_SIZE};
 use super::code::CodePage;
 use super::op::{Kind, Op, SINK};
 use super::{Exit, HartState};
-use crate::bus::{Bus, Width};
+use crate::bus::{Bus, BusError, Width};
 
 /// A hart's own state.
 #[derive(Debug)]
@@ -38,19 +38,39 @@ pub(super) enum Left {
     Code,
 }
 
-/// What comes after an instruction.
+/// What comes after an instruction that retired. Two of these are most of what guests do, and the
+/// loop tells them apart by one comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Flow {
     /// The next one.
     Next,
     /// The one at this address, a multiple of four.
     Jump(u64),
-    /// The next one, of code that must be decoded anew.
-    Refetch,
-    /// The next one, after an exit.
-    Rest(Exit),
     /// The next one, after the number of instructions retired so far went to this register.
     Count(u8),
+}
+
+/// Why the loop ends at an instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stop {
+    /// An exit, and nothing of the instruction has happened.
+    Before(Exit),
+    /// An exit behind the instruction.
+    Behind(Exit),
+    /// The next one is of code that must be decoded anew.
+    Refetch,
+}
+
+impl From<Exit> for Stop {
+    fn from(exit: Exit) -> Self {
+        Self::Before(exit)
+    }
+}
+
+impl From<BusError> for Stop {
+    fn from(error: BusError) -> Self {
+        Self::Before(error.into())
+    }
 }
 
 /// The low `bits` bits of `value`, sign-extended.
@@ -99,7 +119,7 @@ impl Core {
         while let Some(&op) = page.ops.get(at) {
             let flow = match self.step(op, base + bytes(at), bus) {
                 Ok(flow) => flow,
-                Err(exit) => return self.leave(base, first, at, Err(exit)),
+                Err(stop) => return self.stop(base, first, at, stop),
             };
             at += 1;
             match flow {
@@ -117,30 +137,34 @@ impl Core {
                 Flow::Count(rd) => {
                     self.x[usize::from(rd)] = self.instret + (at - 1 - first) as u64;
                 }
-                Flow::Refetch => return self.leave(base, first, at, Ok(Left::Code)),
-                Flow::Rest(exit) => return self.leave(base, first, at, Err(exit)),
             }
         }
-        self.leave(base, first, at, Ok(Left::Page))
+        self.leave(base, first, at);
+        Ok(Left::Page)
+    }
+
+    /// Leaves the loop at or behind the instruction `at`.
+    #[cold]
+    fn stop(&mut self, base: u64, first: usize, at: usize, why: Stop) -> Result<Left, Exit> {
+        let (at, why) = match why {
+            Stop::Before(exit) => (at, Err(exit)),
+            Stop::Behind(exit) => (at + 1, Err(exit)),
+            Stop::Refetch => (at + 1, Ok(Left::Code)),
+        };
+        self.leave(base, first, at);
+        why
     }
 
     /// Brings counter and program counter up to date: the instructions from `first` to before `at`
     /// have retired.
-    fn leave(
-        &mut self,
-        base: u64,
-        first: usize,
-        at: usize,
-        why: Result<Left, Exit>,
-    ) -> Result<Left, Exit> {
+    fn leave(&mut self, base: u64, first: usize, at: usize) {
         self.instret += (at - first) as u64;
         self.pc = base.wrapping_add(bytes(at));
-        why
     }
 
     /// Executes `op`, which is at `pc`. After an error nothing of it has happened.
     #[inline(always)]
-    fn step<B: Bus>(&mut self, op: Op, pc: u64, bus: &mut B) -> Result<Flow, Exit> {
+    fn step<B: Bus>(&mut self, op: Op, pc: u64, bus: &mut B) -> Result<Flow, Stop> {
         let imm = i64::from(op.imm).cast_unsigned();
         let a = self.x[usize::from(op.rs1)];
         let r = self.x[usize::from(op.rs2)];
@@ -186,7 +210,7 @@ impl Core {
     }
 
     #[inline(always)]
-    fn link(&mut self, op: Op, pc: u64, target: u64) -> Result<Flow, Exit> {
+    fn link(&mut self, op: Op, pc: u64, target: u64) -> Result<Flow, Stop> {
         let flow = jump(target)?;
         self.x[usize::from(op.rd)] = pc.wrapping_add(4);
         Ok(flow)
@@ -194,21 +218,21 @@ impl Core {
 }
 
 #[inline(always)]
-fn store<B: Bus>(bus: &mut B, at: Gpa, width: Width, value: u64) -> Result<Flow, Exit> {
+fn store<B: Bus>(bus: &mut B, at: Gpa, width: Width, value: u64) -> Result<Flow, Stop> {
     bus.store(at, width, value)?;
     Ok(Flow::Next)
 }
 
 #[inline(always)]
-fn branch(taken: bool, pc: u64, imm: u64) -> Result<Flow, Exit> {
+fn branch(taken: bool, pc: u64, imm: u64) -> Result<Flow, Stop> {
     if taken { jump(pc.wrapping_add(imm)) } else { Ok(Flow::Next) }
 }
 
 #[inline(always)]
-fn jump(target: u64) -> Result<Flow, Exit> {
+fn jump(target: u64) -> Result<Flow, Stop> {
     if target.is_multiple_of(4) {
         Ok(Flow::Jump(target))
     } else {
-        Err(Exit::Misaligned { address: Gpa::new(target) })
+        Err(Exit::Misaligned { address: Gpa::new(target) }.into())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::execute::{Core, Flow, extend};
+use super::execute::{Core, Flow, Stop, extend};
 use super::op::{Kind, Op};
 use super::{Exit, Gpa};
 use crate::bus::Bus;
@@ -10,7 +10,7 @@ use crate::bus::Bus;
 impl Core {
     /// Executes what [`Core::step`] does not.
     #[inline(never)]
-    pub(super) fn rare<B: Bus>(&mut self, op: Op, pc: u64, bus: &mut B) -> Result<Flow, Exit> {
+    pub(super) fn rare<B: Bus>(&mut self, op: Op, pc: u64, bus: &mut B) -> Result<Flow, Stop> {
         let a = self.x[usize::from(op.rs1)];
         let b = self.x[usize::from(op.rs2)].wrapping_add(i64::from(op.imm).cast_unsigned());
         let value = match op.kind {
@@ -32,7 +32,7 @@ impl Core {
         Ok(Flow::Next)
     }
 
-    fn system<B: Bus>(&mut self, op: Op, pc: u64, bus: &mut B) -> Result<Flow, Exit> {
+    fn system<B: Bus>(&mut self, op: Op, pc: u64, bus: &mut B) -> Result<Flow, Stop> {
         match op.kind {
             Kind::Fence => {
                 // A guest's fence may order a store before a later load, which on the host only a
@@ -40,12 +40,14 @@ impl Core {
                 fence(Ordering::SeqCst);
                 Ok(Flow::Next)
             }
-            Kind::FenceI => Ok(Flow::Refetch),
-            Kind::Ecall => Err(Exit::Ecall),
-            Kind::Ebreak => Err(Exit::Breakpoint),
-            Kind::Wfi => Ok(Flow::Rest(Exit::Wfi)),
-            Kind::Illegal => Err(Exit::Illegal { pc: Gpa::new(pc), word: op.imm.cast_unsigned() }),
-            _ => self.atomic(op, bus),
+            Kind::FenceI => Err(Stop::Refetch),
+            Kind::Ecall => Err(Exit::Ecall.into()),
+            Kind::Ebreak => Err(Exit::Breakpoint.into()),
+            Kind::Wfi => Err(Stop::Behind(Exit::Wfi)),
+            Kind::Illegal => {
+                Err(Exit::Illegal { pc: Gpa::new(pc), word: op.imm.cast_unsigned() }.into())
+            }
+            _ => Ok(self.atomic(op, bus)?),
         }
     }
 }
