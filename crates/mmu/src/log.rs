@@ -119,6 +119,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub fn owe(&self, id: SlotId, word: u64, mask: u64) -> Result<(), LogError> {
         let state = self.enter();
         let (_, log) = logged(&state, id, None)?;
+        log.prepare(word.saturating_mul(64));
         for bit in bits(mask) {
             log.mark(word.saturating_mul(64).saturating_add(bit as u64));
         }
@@ -126,8 +127,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     /// Logs a write that went past the library: by a device, or by an embedder's own copy. A page
-    /// outside of every logged slot is no matter. Never fails, never allocates; waits while a slot changes, so it is not for an
-    /// interrupt handler that may have interrupted a slot change on its own CPU.
+    /// outside of every logged slot is no matter. Never fails, never allocates: where nothing was
+    /// mapped yet, the 64 pages around it are logged. Waits while a slot changes, so it is not for
+    /// an interrupt handler that may have interrupted a slot change on its own CPU.
     pub fn mark_dirty(&self, space: AddressSpace, gfn: Gfn, origin: Origin) {
         // A bitmap does not say who wrote; a ring will.
         let _ = origin;
