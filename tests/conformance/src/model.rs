@@ -28,8 +28,8 @@ pub fn page_of(bytes: &BTreeMap<u64, u8>, address: u64) -> Page {
 pub struct Log {
     /// The dirty pages.
     pub dirty: BTreeSet<u64>,
-    /// Groups of 64 pages in which a page was marked by no vCPU. Where the guest has mapped nothing
-    /// near, the library may keep such a mark for the whole group.
+    /// Groups of 64 pages in which a write was reported. Where the guest has mapped nothing near,
+    /// the library may keep such a mark for the whole group: marking never allocates.
     pub loose: BTreeSet<u64>,
 }
 
@@ -37,19 +37,19 @@ impl Log {
     /// Marks a page.
     pub fn mark(&mut self, page: u64, by: Writer) {
         self.dirty.insert(page);
-        if by == Writer::NoVcpu {
+        if by == Writer::Reported {
             self.loose.insert(page / 64);
         }
     }
 }
 
-/// Who writes.
+/// How the library learns of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Writer {
-    /// A vCPU.
-    Vcpu,
-    /// A device, or the VMM.
-    NoVcpu,
+    /// It sees it: a vCPU's fault, a `GuestWriter`, a page owed.
+    Seen,
+    /// It is told afterwards, by `mark_dirty`.
+    Reported,
 }
 
 /// Why the model refuses.

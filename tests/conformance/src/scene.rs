@@ -165,7 +165,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
             Op::Mark { space, page } => {
                 let space = AddressSpace(space);
                 self.library(|scene| scene.mmu.mark_dirty(space, gfn(page), Origin::Device));
-                self.model.mark(space, gfn(page), Writer::NoVcpu);
+                self.model.mark(space, gfn(page), Writer::Reported);
             }
         }
         Ok(())
@@ -216,7 +216,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         match self.library(|scene| scene.cpus[cpu].1.store(at, value)) {
             Err(Refused::OutOfMemory) => return Err(OutOfMemory),
             other => {
-                let expected = self.model.write(space, at, &value.to_le_bytes(), Writer::Vcpu);
+                let expected = self.model.write(space, at, &value.to_le_bytes(), Writer::Seen);
                 assert_eq!(other.map_err(of_cpu), expected, "a store at {at} in {space:?}");
             }
         }
@@ -271,7 +271,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         let pages = specs.iter().find(|spec| spec.id == id).map_or(0, |spec| spec.range.pages());
         let owed = (0..64).filter(|bit| mask >> bit & 1 != 0).map(|bit| word * 64 + bit);
         let expected = self.model.log(id).map(|log| {
-            owed.filter(|page| *page < pages).for_each(|page| log.mark(page, Writer::NoVcpu));
+            owed.filter(|page| *page < pages).for_each(|page| log.mark(page, Writer::Seen));
         });
         let answer = self.library(|scene| scene.mmu.owe(id, word, mask));
         assert_eq!(answer.map_err(of_log), expected);
@@ -283,7 +283,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         let written = written.map_err(of_writer);
         assert_eq!(
             written,
-            self.model.write(space, at, bytes, Writer::NoVcpu),
+            self.model.write(space, at, bytes, Writer::Seen),
             "a device's write at {at}"
         );
     }
