@@ -2,8 +2,8 @@
 
 use super::page_at;
 use crate::failure::Failure;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 use vellum_machine::board::Board;
@@ -11,8 +11,8 @@ use vellum_machine::bus::{Bus, Width};
 use vellum_machine::port::Port;
 use vellum_pte::{Ept, Gpa};
 
-/// How often a resting vCPU looks up.
-const REST: Duration = Duration::from_micros(200);
+/// How often the harvester looks whether all have followed.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// A crowd of vCPUs. Dropped, they end.
 pub(super) struct Storing {
@@ -20,10 +20,21 @@ pub(super) struct Storing {
     crowd: usize,
 }
 
+/// What the crowd is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Order {
+    #[default]
+    Rest,
+    Store,
+    End,
+}
+
 #[derive(Default)]
 struct Shared {
+    order: Mutex<Order>,
+    ordered: Condvar,
+    /// Whether the order is to store, for those who do.
     storing: AtomicBool,
-    ended: AtomicBool,
     /// How many are storing just now.
     awake: AtomicUsize,
 }
@@ -45,37 +56,48 @@ impl Storing {
 
     /// Lets them store; returns when all do.
     pub(super) fn resume(&self) {
-        self.shared.storing.store(true, Ordering::Relaxed);
+        self.shared.give(Order::Store);
         while self.shared.awake.load(Ordering::Relaxed) < self.crowd {
-            std::thread::sleep(REST);
+            std::thread::sleep(LOOK);
         }
     }
 
     /// Lets them rest; returns when all do.
     pub(super) fn pause(&self) {
-        self.shared.storing.store(false, Ordering::Relaxed);
+        self.shared.give(Order::Rest);
         while self.shared.awake.load(Ordering::Relaxed) > 0 {
-            std::thread::sleep(REST);
+            std::thread::sleep(LOOK);
         }
     }
 }
 
 impl Drop for Storing {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
-        self.shared.storing.store(false, Ordering::Relaxed);
+        self.shared.give(Order::End);
+    }
+}
+
+impl Shared {
+    fn give(&self, order: Order) {
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner) = order;
+        self.storing.store(order == Order::Store, Ordering::Relaxed);
+        self.ordered.notify_all();
+    }
+
+    /// Sleeps while the order is to rest: a resting vCPU takes no time from anybody.
+    fn next_order(&self) -> Order {
+        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = self.ordered.wait_while(order, |order| *order == Order::Rest);
+        *order.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Each vCPU stores to a page of its own: contention for a page is not what is measured.
 fn live(mut port: Port<'_, Ept>, page: Gpa, shared: &Shared) {
-    while !shared.ended.load(Ordering::Relaxed) {
-        if shared.storing.load(Ordering::Relaxed) {
-            shared.awake.fetch_add(1, Ordering::Relaxed);
-            store_on(&mut port, page, shared);
-            shared.awake.fetch_sub(1, Ordering::Relaxed);
-        }
-        std::thread::sleep(REST);
+    while shared.next_order() == Order::Store {
+        shared.awake.fetch_add(1, Ordering::Relaxed);
+        store_on(&mut port, page, shared);
+        shared.awake.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
