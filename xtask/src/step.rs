@@ -4,11 +4,6 @@ use crate::cargo::{cargo, run, target};
 use crate::failure::Failure;
 use crate::{deny, freestanding, tool};
 
-/// How many times loom lets one thread be interrupted in one execution. Two finds every break that
-/// the suite knows; three costs ten times as long and is worth an evening after a protocol changed:
-/// `LOOM_MAX_PREEMPTIONS=3 cargo xtask loom`.
-const LOOM_MAX_PREEMPTIONS: &str = "2";
-
 /// One proof, and the name it is run by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
 pub(crate) enum Step {
@@ -110,9 +105,6 @@ fn loom() -> Result<(), Failure> {
     let mut command =
         cargo("test --locked --release -p vellum-mmu --features breaks --lib --test loom");
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target().join("loom"));
-    if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
-        command.env("LOOM_MAX_PREEMPTIONS", LOOM_MAX_PREEMPTIONS);
-    }
     run(command)
 }
 

@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Bench(Bench),
 }
 
-/// Starts a guest, moves it while it runs, and compares both sides byte by byte.
+/// Starts a guest, moves it while it runs, and compares both memories by digest.
 ///
 /// Without --to the destination is a second process that this one starts and ends.
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 //! but where the killed process held the guest.
 //!
 //! What shows it: a side says *running* before its guest runs and *paused* after it has stopped. A
-//! guest that moved on an attempt after a kill was compared byte by byte on its way, and checks
+//! guest that moved on an attempt after a kill was compared by digest on its way, and checks
 //! itself where it arrives.
 
 mod session;
