@@ -28,6 +28,11 @@ pub(crate) fn run(args: &Bench) -> Result<End, Failure> {
     Ok(End::Done)
 }
 
+/// Says on standard error what is measured now: some of it takes seconds.
+fn announce(setting: &str) {
+    eprintln!("measuring {setting}");
+}
+
 /// The address of a page of RAM.
 fn page_at(page: u64) -> Gpa {
     Gpa::new(RAM_BASE.gpa().get() + page * PAGE_SIZE)

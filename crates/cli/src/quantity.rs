@@ -106,11 +106,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 
 /// Three digits and the unit that fits.
 pub(crate) fn show_duration(duration: Duration) -> String {
-    let units = [(1_000_000_000.0, "s"), (1_000_000.0, "ms"), (1_000.0, "µs")];
     // Nanoseconds beyond 2^53 are months: their last digit is not shown.
-    let ns = duration.as_secs_f64() * 1e9;
+    show_nanoseconds(duration.as_secs_f64() * 1e9)
+}
+
+/// The same, where parts of a nanosecond count.
+pub(crate) fn show_nanoseconds(ns: f64) -> String {
+    let units = [(1_000_000_000.0, "s"), (1_000_000.0, "ms"), (1_000.0, "µs")];
     let fitting = units.into_iter().find(|(size, _)| ns >= *size);
-    fitting.map_or_else(|| format!("{ns:.0} ns"), |(size, unit)| three_digits(ns / size, unit))
+    let (size, unit) = fitting.unwrap_or((1.0, "ns"));
+    three_digits(ns / size, unit)
 }
 
 fn three_digits(value: f64, unit: &str) -> String {
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn durations_and_rates_have_three_digits() {
-        assert_eq!(show_duration(Duration::from_nanos(17)), "17 ns");
+        assert_eq!(show_duration(Duration::from_nanos(17)), "17.0 ns");
         assert_eq!(show_duration(Duration::from_micros(1234)), "1.23 ms");
         assert_eq!(show_duration(Duration::from_secs(75)), "75.0 s");
         assert_eq!(show_rate(1 << 30, Duration::from_secs(2)), "512 MiB/s");

@@ -1,8 +1,8 @@
 //! One write fault: the fast path, and with the push-downs after a write-protect-all.
 
-use super::page_at;
 use super::result::{BenchResult, Target};
 use super::sample::{Sample, in_turns};
+use super::{announce, page_at};
 use crate::failure::Failure;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -20,11 +20,15 @@ const PAGES: u64 = (256 << 20) / PAGE_SIZE;
 /// How often each way is timed.
 const PAIRS: usize = 31;
 
-/// In which order a vCPU meets its pages.
+/// Which pages a vCPU meets, in which order.
 #[derive(Clone, Copy)]
 enum Order {
+    /// A region of its own, upwards.
     Sequential,
+    /// A region of its own, in no order.
     Random,
+    /// Every other page: two vCPUs share tables and words of the log all the time.
+    Adjacent,
 }
 
 impl Order {
@@ -32,14 +36,17 @@ impl Order {
         match self {
             Self::Sequential => "sequential",
             Self::Random => "random",
+            Self::Adjacent => "adjacent pages",
         }
     }
 
-    /// Each page of a vCPU's region once.
-    fn pages(self) -> Vec<u64> {
-        let mut pages: Vec<u64> = (0..PAGES).collect();
-        if matches!(self, Self::Random) {
-            shuffle(&mut pages);
+    /// The pages of vCPU `number` of `vcpus`, each once.
+    fn pages(self, number: u64, vcpus: u64) -> Vec<u64> {
+        let mut pages: Vec<u64> = (0..PAGES).map(|page| number * PAGES + page).collect();
+        match self {
+            Self::Sequential => {}
+            Self::Random => shuffle(&mut pages),
+            Self::Adjacent => pages = (0..PAGES).map(|page| page * vcpus + number).collect(),
         }
         pages
     }
@@ -72,24 +79,26 @@ pub(super) fn run() -> Result<BenchResult, Failure> {
             result.mark("1 vCPU, sequential, fast path, ns", Target::AtMost(60.0), one[0]);
         }
     }
+    measure(&mut result, 2, Order::Adjacent)?;
     Ok(result)
 }
 
 /// Nanoseconds a fault, by wall time over all faults: the fast path, and with push-downs.
-fn measure(result: &mut BenchResult, vcpus: u32, order: Order) -> Result<[f64; 2], Failure> {
-    let faults = u64::from(vcpus) * PAGES;
+fn measure(result: &mut BenchResult, vcpus: u64, order: Order) -> Result<[f64; 2], Failure> {
+    announce(&format!("{vcpus} vCPU, {}", order.name()));
+    let faults = vcpus * PAGES;
     let board = mapped(faults)?;
-    let pages = order.pages();
+    let pages: Vec<_> = (0..vcpus).map(|number| order.pages(number, vcpus)).collect();
     let times = in_turns(
         PAIRS,
         || {
             harvest(&board, Protect::Pages)?;
-            fault_all(&board, vcpus, &pages)
+            fault_all(&board, &pages)
         },
         || {
             harvest(&board, Protect::Nothing)?;
             board.mmu().write_protect_all();
-            fault_all(&board, vcpus, &pages)
+            fault_all(&board, &pages)
         },
     )?;
     let samples = times.map(|times| Sample::of(&times, faults));
@@ -120,15 +129,15 @@ fn harvest(board: &Board<Ept>, protect: Protect) -> Result<(), Failure> {
 }
 
 /// Wall time from the first vCPU's start to the last one's end.
-fn fault_all(board: &Board<Ept>, vcpus: u32, pages: &[u64]) -> Result<Duration, Failure> {
-    let start = Barrier::new(vcpus as usize);
+fn fault_all(board: &Board<Ept>, pages: &[Vec<u64>]) -> Result<Duration, Failure> {
+    let start = Barrier::new(pages.len());
     let spans = std::thread::scope(|scope| {
         let mut crowd = Vec::new();
-        for number in 0..u64::from(vcpus) {
+        for pages in pages {
             let (vcpu, start) = (board.mmu().vcpu()?, &start);
             crowd.push(scope.spawn(move || {
                 start.wait();
-                fault_each(vcpu, number * PAGES, pages)
+                fault_each(vcpu, pages)
             }));
         }
         let spans = crowd.into_iter().map(|thread| thread.join().map_err(|_| Failure::Panicked)?);
@@ -142,11 +151,10 @@ fn fault_all(board: &Board<Ept>, vcpus: u32, pages: &[u64]) -> Result<Duration, 
 /// When one vCPU began and ended.
 fn fault_each(
     mut vcpu: Vcpu<'_, Ept, BoardEmbedder>,
-    first: u64,
     pages: &[u64],
 ) -> Result<(Instant, Instant), Failure> {
     let begin = Instant::now();
-    pages.iter().try_for_each(|page| write_fault(&mut vcpu, first + page))?;
+    pages.iter().try_for_each(|page| write_fault(&mut vcpu, *page))?;
     Ok((begin, Instant::now()))
 }
 

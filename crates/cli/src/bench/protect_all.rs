@@ -1,9 +1,9 @@
 //! Time until every store traps again: page by page against by generation, on the same tables.
 
-use super::page_at;
 use super::result::{BenchResult, Target};
 use super::sample::{Sample, in_turns, time};
 use super::storing::Storing;
+use super::{announce, page_at};
 use crate::failure::Failure;
 use crate::quantity::Size;
 use std::cell::RefCell;
@@ -87,6 +87,8 @@ fn measure(
     meanwhile: Meanwhile,
     result: &mut BenchResult,
 ) -> Result<Medians, Failure> {
+    let setting = format!("{vcpus} {}", meanwhile.name());
+    announce(&setting);
     let rest = RefCell::new([Vec::new(), Vec::new(), Vec::new()]);
     let times = std::thread::scope(|scope| {
         let storing = Storing::start(scope, board, vcpus)?;
@@ -106,7 +108,7 @@ fn measure(
             },
         )
     })?;
-    Ok(samples(result, &format!("{vcpus} {}", meanwhile.name()), &times, &rest.into_inner()))
+    Ok(samples(result, &setting, &times, &rest.into_inner()))
 }
 
 fn samples(

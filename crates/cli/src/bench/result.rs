@@ -1,6 +1,7 @@
 //! What a benchmark found.
 
 use super::sample::Sample;
+use crate::quantity::show_nanoseconds;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -116,9 +117,11 @@ impl BenchResult {
             let _ = writeln!(text, "  {name} = {value}");
         }
         text += &self.samples_table();
+        text += "\none against the other\n";
         for (label, ratio) in &self.ratios {
             let _ = writeln!(text, "{label:<44} {ratio:>10.2} x");
         }
+        text += "\nmarks\n";
         for mark in &self.marks {
             let verdict = if mark.met { "met" } else { "MISSED" };
             let _ = writeln!(
@@ -131,10 +134,11 @@ impl BenchResult {
     }
 
     fn samples_table(&self) -> String {
-        let mut text = format!("{:<44} {:>10} {:>10} {:>10}\n", "", "median", "min", "max");
-        for (label, Sample { median, min, max, unit, .. }) in &self.samples {
+        let mut text = format!("\n{:<44} {:>10} {:>10} {:>10}\n", "", "median", "min", "max");
+        for (label, sample) in &self.samples {
+            let [median, min, max] = [sample.median, sample.min, sample.max].map(show_nanoseconds);
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{label:<44} {median:>10.1} {min:>10.1} {max:>10.1} {unit}");
+            let _ = writeln!(text, "{label:<44} {median:>10} {min:>10} {max:>10}");
         }
         text
     }
