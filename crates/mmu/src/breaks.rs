@@ -22,6 +22,8 @@ pub enum Break {
     ClearFirst,
     /// A push-down settles without the child's lock: a slow one closes what a fast one opened.
     SettleUnlocked,
+    /// A push-down that comes late, with the number of an older generation, settles a table back.
+    SettleBack,
     /// A harvest that changed no entry skips its shoot-down although another's is outstanding.
     IgnoreDebt,
     /// A slot change does not wait for faults that are under way.

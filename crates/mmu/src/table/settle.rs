@@ -66,6 +66,17 @@ impl<F: Format> Table<F> {
         if context.breaks.has(Break::SettleUnlocked) {
             return self.push_down_unlocked(index, child, context);
         }
+        // The long part first, without this table's lock: its other children need not wait.
+        let generation = self.lock(context).generation;
+        if !context.breaks.has(Break::LateSettle) {
+            child.catch_up(generation, context);
+        }
+        self.open_over(index, child, context);
+    }
+
+    /// Makes entry `index` storable, over a child that is settled by now, but for a
+    /// write-protect-all that came meanwhile.
+    fn open_over<E: Embedder>(&self, index: usize, child: &Self, context: Context<'_, E>) {
         let parent = self.lock(context);
         if F::is_storable(self.entry(index).load()) {
             return;
@@ -90,11 +101,20 @@ impl<F: Format> Table<F> {
         self.open_table(index);
     }
 
-    /// Settles this table if it is not at `generation`, that of the table above, whose lock is
-    /// held.
+    /// Settles this table if it is older than `generation`, which the table above has or had.
+    ///
+    /// **Only if it is older.** Then the entry above has been closed since that generation began,
+    /// and stays so as long as this table's lock is held. A table that is at this generation or a
+    /// later one may be open above, its leaves storable and in TLBs: who comes late with an old
+    /// number must not close them.
     fn catch_up<E: Embedder>(&self, generation: u64, context: Context<'_, E>) {
         let mut locked = self.lock(context);
-        if locked.generation != generation {
+        let behind = if context.breaks.has(Break::SettleBack) {
+            locked.generation != generation
+        } else {
+            locked.generation < generation
+        };
+        if behind {
             self.settle(&mut locked, generation, context);
         }
     }

@@ -87,6 +87,31 @@ fn settling_without_the_lock_loses_a_write() {
     must_object(Break::SettleUnlocked, |plan| two_push_downs(plan, Protect::Pages));
 }
 
+/// A push-down is late: while it holds a generation's number, another generation begins, is pushed
+/// down by somebody else and harvested by pages.
+fn late_push_down(plan: Plan) {
+    let (world, copied) = closed_world(plan);
+    let late = world.clone();
+    let late = thread::spawn(move || late.store(0, 0, 2));
+    world.begin();
+    let copied = copied.round(&world, Protect::Nothing);
+    world.store(1, 1, 2);
+    let copied = copied.round(&world, Protect::Pages);
+    world.store(1, 1, 3);
+    late.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_late_push_down_closes_nothing_that_a_later_one_opened() {
+    explore(late_push_down);
+}
+
+#[test]
+fn settling_back_loses_a_write() {
+    must_object(Break::SettleBack, late_push_down);
+}
+
 /// A fault that passed the root before it closed opens a leaf while a push-down settles its table.
 fn settle_against_opening(plan: Plan) {
     let world = World::new(plan);
