@@ -1,7 +1,7 @@
 //! Intel EPT.
 
-use crate::bits::{ADDRESS, disjoint, when};
-use crate::{Entry, Format, Gate, Leaf, Level, Pfn, Raw, Write};
+use crate::x86::{ADDRESS, Bits, disjoint};
+use crate::{Entry, Format, Level, Raw};
 
 // Intel SDM vol. 3C, tables 29-1 to 29-7 (entries of the EPT paging structures).
 //
@@ -34,36 +34,20 @@ const _: () = assert!(disjoint(&[
 ]));
 const _: () = assert!(WRITE_BACK & !MEMTYPE == 0);
 
+const BITS: Bits = Bits {
+    present: READ | WRITE | EXECUTE,
+    table: READ | EXECUTE,
+    leaf: READ | EXECUTE | WRITE_BACK,
+    write: WRITE,
+    huge: HUGE,
+    accessed: ACCESSED,
+    dirty: DIRTY,
+    liftable: LIFTABLE,
+};
+
 /// Intel's extended page tables, four levels.
 #[derive(Clone, Copy, Debug)]
 pub struct Ept;
-
-impl Ept {
-    fn encode_leaf(leaf: Leaf, level: Level) -> u64 {
-        leaf.frame.address() & ADDRESS
-            | READ
-            | EXECUTE
-            | WRITE_BACK
-            | when(leaf.write == Write::Storable, WRITE)
-            | when(leaf.write != Write::Denied, LIFTABLE)
-            | when(level > Level::L1, HUGE)
-            | when(leaf.accessed, ACCESSED)
-            | when(leaf.dirty, DIRTY)
-    }
-
-    fn decode_leaf(raw: Raw) -> Leaf {
-        Leaf {
-            frame: Pfn::of_address(raw.0 & ADDRESS),
-            write: match (Self::is_storable(raw), Self::is_liftable(raw)) {
-                (true, _) => Write::Storable,
-                (false, true) => Write::Liftable,
-                (false, false) => Write::Denied,
-            },
-            accessed: raw.0 & ACCESSED != 0,
-            dirty: raw.0 & DIRTY != 0,
-        }
-    }
-}
 
 impl Format for Ept {
     const NAME: &'static str = "ept";
@@ -73,50 +57,37 @@ impl Format for Ept {
     // the logical AND of the permissions of the entries used to reach them.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
 
+    #[inline]
     fn encode(entry: Entry, level: Level) -> Raw {
-        Raw(match entry {
-            Entry::Absent => 0,
-            Entry::Table { child, gate, accessed } => {
-                child.address() & ADDRESS
-                    | READ
-                    | EXECUTE
-                    | when(gate == Gate::Open, WRITE)
-                    | when(accessed, ACCESSED)
-            }
-            Entry::Leaf(leaf) => Self::encode_leaf(leaf, level),
-        })
+        BITS.encode(entry, level)
     }
 
+    #[inline]
     fn decode(raw: Raw, level: Level) -> Entry {
-        if !Self::is_present(raw) {
-            Entry::Absent
-        } else if level == Level::L1 || raw.0 & HUGE != 0 {
-            Entry::Leaf(Self::decode_leaf(raw))
-        } else {
-            Entry::Table {
-                child: Pfn::of_address(raw.0 & ADDRESS),
-                gate: if Self::is_storable(raw) { Gate::Open } else { Gate::Closed },
-                accessed: raw.0 & ACCESSED != 0,
-            }
-        }
+        BITS.decode(raw, level)
     }
 
+    #[inline]
     fn is_present(raw: Raw) -> bool {
-        raw.0 & (READ | WRITE | EXECUTE) != 0
+        raw.0 & BITS.present != 0
     }
 
+    #[inline]
     fn is_storable(raw: Raw) -> bool {
         raw.0 & WRITE != 0
     }
 
+    #[inline]
     fn is_liftable(raw: Raw) -> bool {
         raw.0 & LIFTABLE != 0
     }
 
+    #[inline]
     fn open(raw: Raw) -> Raw {
         Raw(raw.0 | WRITE)
     }
 
+    #[inline]
     fn close(raw: Raw) -> Raw {
         Raw(raw.0 & !WRITE)
     }

@@ -22,13 +22,13 @@
 #![forbid(unsafe_code)]
 
 mod address;
-mod bits;
 mod entry;
 mod ept;
 mod format;
 mod npt;
 #[cfg(test)]
 mod tests;
+mod x86;
 
 pub use address::{AddressSpace, Gfn, GfnRange, Gpa, Level, PAGE_SHIFT, PAGE_SIZE, Pfn, SlotId};
 pub use entry::{Entry, Gate, Leaf, Write};

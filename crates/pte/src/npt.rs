@@ -1,7 +1,7 @@
 //! AMD nested page tables.
 
-use crate::bits::{ADDRESS, disjoint, when};
-use crate::{Entry, Format, Gate, Leaf, Level, Pfn, Raw, Write};
+use crate::x86::{ADDRESS, Bits, disjoint};
+use crate::{Entry, Format, Level, Raw};
 
 // AMD APM vol. 2, 5.3.3 to 5.3.5 (long-mode entries) as used by 15.25 (nested paging).
 //
@@ -27,35 +27,20 @@ const NX: u64 = 1 << 63;
 const _: () =
     assert!(disjoint(&[PRESENT, WRITE, USER, ACCESSED, DIRTY, HUGE, ADDRESS, LIFTABLE, NX]));
 
+const BITS: Bits = Bits {
+    present: PRESENT,
+    table: PRESENT | USER,
+    leaf: PRESENT | USER,
+    write: WRITE,
+    huge: HUGE,
+    accessed: ACCESSED,
+    dirty: DIRTY,
+    liftable: LIFTABLE,
+};
+
 /// AMD's nested page tables, four levels.
 #[derive(Clone, Copy, Debug)]
 pub struct Npt;
-
-impl Npt {
-    fn encode_leaf(leaf: Leaf, level: Level) -> u64 {
-        leaf.frame.address() & ADDRESS
-            | PRESENT
-            | USER
-            | when(leaf.write == Write::Storable, WRITE)
-            | when(leaf.write != Write::Denied, LIFTABLE)
-            | when(level > Level::L1, HUGE)
-            | when(leaf.accessed, ACCESSED)
-            | when(leaf.dirty, DIRTY)
-    }
-
-    fn decode_leaf(raw: Raw) -> Leaf {
-        Leaf {
-            frame: Pfn::of_address(raw.0 & ADDRESS),
-            write: match (Self::is_storable(raw), Self::is_liftable(raw)) {
-                (true, _) => Write::Storable,
-                (false, true) => Write::Liftable,
-                (false, false) => Write::Denied,
-            },
-            accessed: raw.0 & ACCESSED != 0,
-            dirty: raw.0 & DIRTY != 0,
-        }
-    }
-}
 
 impl Format for Npt {
     const NAME: &'static str = "npt";
@@ -66,50 +51,37 @@ impl Format for Npt {
     // not.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
 
+    #[inline]
     fn encode(entry: Entry, level: Level) -> Raw {
-        Raw(match entry {
-            Entry::Absent => 0,
-            Entry::Table { child, gate, accessed } => {
-                child.address() & ADDRESS
-                    | PRESENT
-                    | USER
-                    | when(gate == Gate::Open, WRITE)
-                    | when(accessed, ACCESSED)
-            }
-            Entry::Leaf(leaf) => Self::encode_leaf(leaf, level),
-        })
+        BITS.encode(entry, level)
     }
 
+    #[inline]
     fn decode(raw: Raw, level: Level) -> Entry {
-        if !Self::is_present(raw) {
-            Entry::Absent
-        } else if level == Level::L1 || raw.0 & HUGE != 0 {
-            Entry::Leaf(Self::decode_leaf(raw))
-        } else {
-            Entry::Table {
-                child: Pfn::of_address(raw.0 & ADDRESS),
-                gate: if Self::is_storable(raw) { Gate::Open } else { Gate::Closed },
-                accessed: raw.0 & ACCESSED != 0,
-            }
-        }
+        BITS.decode(raw, level)
     }
 
+    #[inline]
     fn is_present(raw: Raw) -> bool {
-        raw.0 & PRESENT != 0
+        raw.0 & BITS.present != 0
     }
 
+    #[inline]
     fn is_storable(raw: Raw) -> bool {
         raw.0 & WRITE != 0
     }
 
+    #[inline]
     fn is_liftable(raw: Raw) -> bool {
         raw.0 & LIFTABLE != 0
     }
 
+    #[inline]
     fn open(raw: Raw) -> Raw {
         Raw(raw.0 | WRITE)
     }
 
+    #[inline]
     fn close(raw: Raw) -> Raw {
         Raw(raw.0 & !WRITE)
     }

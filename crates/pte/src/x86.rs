@@ -1,0 +1,103 @@
+//! What the two x86 formats have in common: the same things at different places.
+
+use crate::{Entry, Gate, Leaf, Level, Pfn, Raw, Write};
+
+/// Bits 51:12, a frame's address in both formats.
+pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Where a format keeps what.
+pub(crate) struct Bits {
+    /// Any of these: something is mapped.
+    pub(crate) present: u64,
+    /// Set in each entry that points to a table.
+    pub(crate) table: u64,
+    /// Set in each leaf.
+    pub(crate) leaf: u64,
+    /// Stores pass.
+    pub(crate) write: u64,
+    /// Above the last level: the entry is a leaf.
+    pub(crate) huge: u64,
+    /// Hardware's A.
+    pub(crate) accessed: u64,
+    /// Hardware's D.
+    pub(crate) dirty: u64,
+    /// Only logging keeps the leaf read-only.
+    pub(crate) liftable: u64,
+}
+
+impl Bits {
+    #[inline]
+    pub(crate) fn encode(&self, entry: Entry, level: Level) -> Raw {
+        Raw(match entry {
+            Entry::Absent => 0,
+            Entry::Table { child, gate, accessed } => {
+                child.address() & ADDRESS
+                    | self.table
+                    | when(gate == Gate::Open, self.write)
+                    | when(accessed, self.accessed)
+            }
+            Entry::Leaf(leaf) => self.encode_leaf(leaf, level),
+        })
+    }
+
+    fn encode_leaf(&self, leaf: Leaf, level: Level) -> u64 {
+        leaf.frame.address() & ADDRESS
+            | self.leaf
+            | when(leaf.write == Write::Storable, self.write)
+            | when(leaf.write != Write::Denied, self.liftable)
+            | when(level > Level::L1, self.huge)
+            | when(leaf.accessed, self.accessed)
+            | when(leaf.dirty, self.dirty)
+    }
+
+    #[inline]
+    pub(crate) fn decode(&self, raw: Raw, level: Level) -> Entry {
+        if raw.0 & self.present == 0 {
+            Entry::Absent
+        } else if level == Level::L1 || raw.0 & self.huge != 0 {
+            Entry::Leaf(self.decode_leaf(raw))
+        } else {
+            Entry::Table {
+                child: frame(raw),
+                gate: if raw.0 & self.write != 0 { Gate::Open } else { Gate::Closed },
+                accessed: raw.0 & self.accessed != 0,
+            }
+        }
+    }
+
+    fn decode_leaf(&self, raw: Raw) -> Leaf {
+        Leaf {
+            frame: frame(raw),
+            write: match (raw.0 & self.write != 0, raw.0 & self.liftable != 0) {
+                (true, _) => Write::Storable,
+                (false, true) => Write::Liftable,
+                (false, false) => Write::Denied,
+            },
+            accessed: raw.0 & self.accessed != 0,
+            dirty: raw.0 & self.dirty != 0,
+        }
+    }
+}
+
+const fn frame(raw: Raw) -> Pfn {
+    Pfn::of_address(raw.0 & ADDRESS)
+}
+
+/// Whether no two of `fields` share a bit.
+pub(crate) const fn disjoint(fields: &[u64]) -> bool {
+    let mut seen = 0;
+    let mut index = 0;
+    while index < fields.len() {
+        if seen & fields[index] != 0 {
+            return false;
+        }
+        seen |= fields[index];
+        index += 1;
+    }
+    true
+}
+
+/// `bit` if `condition`, else nothing.
+const fn when(condition: bool, bit: u64) -> u64 {
+    if condition { bit } else { 0 }
+}
