@@ -28,16 +28,19 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Live-migrate a running guest to another process and verify that nothing was lost
+    ///
+    /// Starts a guest, moves it while it runs, and compares both memories by digest. Without --to the
+    /// destination is a second process that this one starts and ends.
     Migrate(Migrate),
     /// Wait for a guest, take it over and run it
+    ///
+    /// Waits for one guest and runs it until it shuts down or Ctrl-C ends it. What the guest writes to
+    /// its console appears here.
     Receive(Receive),
     /// Measure one operation, our ways of doing it against each other
     Bench(Bench),
 }
 
-/// Starts a guest, moves it while it runs, and compares both memories by digest.
-///
-/// Without --to the destination is a second process that this one starts and ends.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,6 +51,11 @@ Examples:
 Between two terminals, or two machines:
   vellum receive --listen tcp:0.0.0.0:7000
   vellum migrate --to tcp:192.0.2.1:7000
+
+A guest of your own is an ELF image for RV64IMA, linked to 0x80000000, where RAM begins:
+  riscv64-linux-gnu-gcc -march=rv64ima -mabi=lp64 -nostdlib -static \
+      -Wl,--build-id=none,-Ttext-segment=0x80000000 -o guest.elf guest.S
+  vellum migrate --guest guest.elf
 
 If the acknowledgement of the hand-over is lost, the source keeps its guest paused and asks again
 every second. When you know that the destination does not run it:
@@ -71,16 +79,16 @@ pub(crate) struct Migrate {
     #[arg(long, value_enum, default_value_t = Track::Auto)]
     pub(crate) track: Track,
     /// The longest pause to aim for: a number and s, ms or us
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration, allow_negative_numbers = true)]
     pub(crate) downtime: Duration,
     /// Seeds the guest's random choices
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub(crate) seed: u64,
     /// Where a destination listens: tcp:HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) to: Option<Address>,
     /// How often to try: after a failure the guest runs on, and the next try sends what it owes
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "to")]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "to", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: u32,
     /// Print one JSON object instead of the table
     #[arg(long)]
@@ -97,9 +105,6 @@ pub(crate) struct Migrate {
     pub(crate) broken: Option<crate::breaks::Name>,
 }
 
-/// Waits for one guest and runs it until it shuts down.
-///
-/// What the guest writes to its console appears here.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

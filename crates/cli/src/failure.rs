@@ -4,6 +4,7 @@ use crate::quantity::Size;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use vellum_machine::RAM_BASE;
 use vellum_machine::bus::BusError;
 use vellum_machine::elf::ElfError;
 use vellum_machine::error::BoardError;
@@ -59,6 +60,20 @@ pub(crate) enum Failure {
         least: Size,
         /// What it would get.
         given: Size,
+    },
+    /// The image is for other addresses.
+    #[error(
+        "{guest}: {error}; RAM is {ram} from {RAM_BASE:#x}. Link it with \
+         -Wl,-Ttext-segment={RAM_BASE:#x}, or give it more --memory",
+        RAM_BASE = RAM_BASE.gpa().get()
+    )]
+    OutsideRam {
+        /// The file.
+        guest: String,
+        /// What it wants.
+        error: MachineError,
+        /// What there is.
+        ram: Size,
     },
     /// The machine cannot be built.
     #[error("the machine cannot be built: {0}")]

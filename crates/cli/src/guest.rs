@@ -3,7 +3,7 @@
 use crate::args::Migrate;
 use crate::failure::Failure;
 use crate::quantity::Size;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vellum_machine::elf::Image;
 use vellum_machine::guests::{Builtin, MINIMUM_MEMORY, selfcheck};
 
@@ -39,8 +39,8 @@ impl Guest {
 
     fn read(name: &str) -> Result<Self, Failure> {
         let path = PathBuf::from(name);
-        let file = std::fs::read(&path)
-            .map_err(|error| Failure::GuestFile { path: path.clone(), error })?;
+        let file =
+            contents(&path).map_err(|error| Failure::GuestFile { path: path.clone(), error })?;
         let image = Image::parse(&file).map_err(|error| Failure::GuestImage { path, error })?;
         Ok(Self { image, builtin: None })
     }
@@ -54,6 +54,15 @@ impl Guest {
             Some(_) => Proof::EveryCpu,
             None => Proof::AnyCpu,
         }
+    }
+}
+
+/// A device may have no end, so only a file is read.
+fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+    if std::fs::metadata(path)?.is_file() {
+        std::fs::read(path)
+    } else {
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a regular file"))
     }
 }
 

@@ -20,7 +20,8 @@ use console::Term;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
-use vellum_machine::machine::{Machine, MachineConfig, Status};
+use vellum_machine::elf::PlaceError;
+use vellum_machine::machine::{Machine, MachineConfig, MachineError, Status};
 use vellum_machine::walker::WalkedFormat;
 use vellum_pte::{Ept, Npt, PAGE_SIZE};
 
@@ -136,7 +137,8 @@ fn config(args: &Migrate) -> MachineConfig {
 impl Job<'_> {
     fn run<F: WalkedFormat>(&self) -> Result<Report, Failure> {
         let config = config(self.args);
-        let machine = Machine::<F>::new(&config, &self.guest.image, console(&self.show))?;
+        let machine = Machine::<F>::new(&config, &self.guest.image, console(&self.show))
+            .map_err(|error| self.not_built(error))?;
         let mut child = self.args.to.is_none().then(Destination::start).transpose()?;
         let to = child.as_ref().map(Destination::address).or_else(|| self.args.to.clone());
         let to = to.ok_or(Failure::Silent)?;
@@ -158,6 +160,16 @@ impl Job<'_> {
         Ok(self.judge(ending, child.as_mut()))
     }
 
+    fn not_built(&self, error: MachineError) -> Failure {
+        let (guest, ram) = (self.args.guest.clone(), self.args.memory);
+        match error {
+            MachineError::Image(PlaceError::OutsideRam { .. }) => {
+                Failure::OutsideRam { guest, error, ram }
+            }
+            other => other.into(),
+        }
+    }
+
     fn announce(&self) {
         let Choice { method, why } = self.choice;
         let (method, why) = (crate::track::name(method).to_owned(), why.to_owned());
@@ -177,7 +189,7 @@ impl Job<'_> {
     fn warm_up<F: WalkedFormat>(&self, machine: &Machine<F>) -> Result<(), String> {
         while !self.is_warm(machine) {
             if let Some((_, reason)) = crate::receive::ended(machine.status()) {
-                return Err(format!("{reason} before it could be moved."));
+                return Err(format!("{reason}. That was before it could be moved."));
             }
             if self.interrupt.stop_asked() {
                 return Err("interrupted before the migration began.".to_owned());

@@ -92,3 +92,44 @@ fn a_resume_signals_no_stranger() {
     assert_eq!(code(&output), 2);
     assert!(complaint(&output).contains("vellum"), "{}", complaint(&output));
 }
+
+#[test]
+fn a_guest_for_other_addresses_is_told_how_to_be_linked() {
+    // What `gcc -Ttext=0x80000000` makes: the ELF header is loaded too, a page below RAM.
+    let mut file = vec![0; 0x2000];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(16, &[2, 0, 243, 0, 1, 0, 0, 0]);
+    put(24, &0x8000_0000_u64.to_le_bytes());
+    put(32, &64_u64.to_le_bytes());
+    put(52, &[64, 0, 56, 0, 1, 0]);
+    put(64, &[1, 0, 0, 0, 5, 0, 0, 0]);
+    put(80, &0x7fff_f000_u64.to_le_bytes());
+    put(88, &0x7fff_f000_u64.to_le_bytes());
+    put(96, &0x2000_u64.to_le_bytes());
+    put(104, &0x2000_u64.to_le_bytes());
+    let folder = Folder::new("elsewhere");
+    let path = folder.path("guest.elf");
+    std::fs::write(&path, &file).expect("the folder is writable");
+    let output = run(&["migrate", "--guest", &path.to_string_lossy()]);
+    assert_eq!(code(&output), 2);
+    for word in ["guest.elf", "0x7ffff000", "-Ttext-segment=0x80000000"] {
+        assert!(complaint(&output).contains(word), "{word}: {}", complaint(&output));
+    }
+}
+
+#[test]
+fn a_device_without_an_end_is_no_guest() {
+    let output = run(&["migrate", "--guest", "/dev/zero"]);
+    assert_eq!(code(&output), 2);
+    assert!(complaint(&output).contains("not a regular file"), "{}", complaint(&output));
+}
+
+#[test]
+fn a_negative_number_is_a_bad_value_and_no_flag() {
+    for flag in ["--downtime", "--seed"] {
+        let output = run(&["migrate", flag, "-1"]);
+        assert_eq!(code(&output), 2);
+        assert!(complaint(&output).contains("invalid value '-1'"), "{}", complaint(&output));
+    }
+}

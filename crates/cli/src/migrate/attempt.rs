@@ -65,7 +65,7 @@ impl Attempts<'_> {
         mut guest: G,
         mut child: Option<&mut Destination>,
     ) -> Ending {
-        let mut left = self.count.max(1);
+        let mut left = self.count;
         loop {
             left -= 1;
             let kept = match self.once(guest, child.as_deref_mut()) {
