@@ -19,8 +19,9 @@ const TICK: Duration = Duration::from_millis(50);
 pub(crate) struct Destination {
     process: Child,
     events: Receiver<Event>,
-    /// Holds the socket; removed with this value.
-    folder: TempDir,
+    address: Address,
+    /// Holds the socket; removed with this value. `None` once that is done.
+    folder: Option<TempDir>,
 }
 
 /// What a wait for an event came to.
@@ -40,7 +41,8 @@ impl Destination {
             tempfile::Builder::new().prefix("vellum-").tempdir().map_err(Failure::Folder)?;
         let mut process = spawn(folder.path()).map_err(Failure::Spawn)?;
         let events = process.stdout.take().map(follow).ok_or(Failure::Silent)?;
-        let mut this = Self { process, events, folder };
+        let address = Address::Unix(socket(folder.path()));
+        let mut this = Self { process, events, address, folder: Some(folder) };
         let listening = |event: &Event| matches!(event, Event::Listening { .. }).then_some(());
         match this.wait(listening, || false) {
             Waited::For(()) => Ok(this),
@@ -50,7 +52,7 @@ impl Destination {
 
     /// Where it listens.
     pub(crate) fn address(&self) -> Address {
-        Address::Unix(socket(self.folder.path()))
+        self.address.clone()
     }
 
     /// Whether the process has ended, and any guest in it.
@@ -84,6 +86,8 @@ impl Destination {
 /// A failed migration leaves nothing behind, a good one neither.
 impl Drop for Destination {
     fn drop(&mut self) {
+        // First, as a second Ctrl-C may end this process while the other one's memory is given back.
+        drop(self.folder.take());
         // Both fail only where the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
