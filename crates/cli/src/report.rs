@@ -2,7 +2,7 @@
 
 mod table;
 
-pub(crate) use table::{Width, render};
+pub(crate) use table::{Width, render, wrapped};
 
 use serde::Serialize;
 use std::time::Duration;

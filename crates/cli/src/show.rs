@@ -2,17 +2,19 @@
 
 use crate::event::Event;
 use crate::quantity::show_count;
+use crate::report::{Width, wrapped};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Write;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Who looks on.
 pub(crate) enum Show {
-    /// Nobody: the result alone is wanted.
+    /// Nobody: the result alone is wanted, and a question that only a person can answer.
     Nobody,
     /// A pipe or a file: a line an event, on standard error.
-    Lines,
+    Lines(Mutex<Pace>),
     /// A terminal: one line that changes, on standard error.
     Live(ProgressBar),
     /// A program: JSON lines on standard output.
@@ -24,24 +26,27 @@ pub(crate) enum Show {
 impl Show {
     /// A person, at a terminal or behind a pipe.
     pub(crate) fn person() -> Self {
-        if Term::stderr().is_term() { Self::Live(bar()) } else { Self::Lines }
+        if Term::stderr().is_term() { Self::Live(bar()) } else { Self::Lines(Mutex::default()) }
     }
 
     /// Shows `event`. Where nobody can be reached any more, the migration goes on regardless.
     pub(crate) fn say(&self, event: &Event) {
         match self {
+            Self::Nobody if matches!(event, Event::Unknown { .. }) => print_line(event),
             Self::Nobody => {}
-            Self::Lines => print_line(event),
+            Self::Lines(pace) => pace_line(&mut lock(pace), event),
             Self::Live(bar) => update(bar, event),
             Self::EventsOut => print_json(std::io::stdout().lock(), event),
             Self::EventsErr => print_json(std::io::stderr().lock(), event),
         }
     }
 
-    /// Takes the live line away.
+    /// Takes the live line away, or writes the one that was held back.
     pub(crate) fn end(&self) {
-        if let Self::Live(bar) = self {
-            bar.finish_and_clear();
+        match self {
+            Self::Live(bar) => bar.finish_and_clear(),
+            Self::Lines(pace) => lock(pace).flush().iter().for_each(|text| write_line(text)),
+            _ => {}
         }
     }
 }
@@ -58,7 +63,7 @@ fn bar() -> ProgressBar {
 
 fn update(bar: &ProgressBar, event: &Event) {
     match sentence(event) {
-        Some(text) if stays(event) => bar.suspend(|| write_line(&text)),
+        Some(text) if stays(event) => bar.suspend(|| write_line(&fitted(&text))),
         Some(text) => bar.set_message(text),
         None => {}
     }
@@ -67,6 +72,59 @@ fn update(bar: &ProgressBar, event: &Event) {
 /// Whether the line is worth keeping once the next has come.
 fn stays(event: &Event) -> bool {
     !matches!(event, Event::Copying { .. } | Event::Round { .. } | Event::Progress { .. })
+}
+
+/// Broken between words where the terminal is narrow.
+fn fitted(text: &str) -> String {
+    let columns = Term::stderr().size_checked().map(|(_, columns)| usize::from(columns));
+    wrapped(text, columns.map_or(Width::Unlimited, Width::Columns))
+}
+
+/// How often progress is worth a line of a log.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Holds back progress that comes too soon after what was written last.
+#[derive(Default)]
+pub(crate) struct Pace {
+    since: Option<Instant>,
+    held: Option<String>,
+}
+
+impl Pace {
+    /// What to write of `progress` made at `now`.
+    fn take(&mut self, progress: String, now: Instant) -> Option<String> {
+        let since = *self.since.get_or_insert(now);
+        self.held = Some(progress);
+        if now.saturating_duration_since(since) < EVERY {
+            return None;
+        }
+        self.since = Some(now);
+        self.flush()
+    }
+
+    /// What was held back.
+    fn flush(&mut self) -> Option<String> {
+        self.held.take()
+    }
+}
+
+/// A thread that panicked while it wrote leaves no harm behind.
+fn lock(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
+    pace.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pace_line(pace: &mut Pace, event: &Event) {
+    match event {
+        Event::Progress { retired, passes } => {
+            let due = pace.take(progress(retired, passes), Instant::now());
+            due.iter().for_each(|text| write_line(text));
+        }
+        Event::Ended { .. } => {
+            pace.flush().iter().for_each(|text| write_line(text));
+            print_line(event);
+        }
+        other => print_line(other),
+    }
 }
 
 fn print_line(event: &Event) {
@@ -103,15 +161,21 @@ fn sentence(event: &Event) -> Option<String> {
         Event::RunsOn { reason } => format!("{reason}; the guest runs on here"),
         Event::Unknown { reason } => format!(
             "{reason}. Whether the destination runs the guest is unknown: it stays paused here, and \
-             the destination is asked every second. If you know that it does not run there: \
-             vellum migrate --resume {}",
+             the destination is asked every second; Ctrl-C ends it here. If you know that it does \
+             not run there: vellum migrate --resume {}",
             std::process::id()
         ),
         Event::Progress { retired, passes } => progress(retired, passes),
-        Event::Console { text } => text.trim_end().to_owned(),
+        Event::Console { text } => harmless(text.trim_end()),
         Event::Ended { reason, .. } => reason.clone(),
         Event::Refused { reason } => format!("the guest did not arrive: {reason}"),
     })
+}
+
+/// A guest writes lines; it does not steer the terminal.
+fn harmless(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
 }
 
 fn progress(retired: &[u64], passes: &[u64]) -> String {
@@ -131,6 +195,22 @@ mod tests {
         let text = sentence(&Event::Unknown { reason: "the connection closed".to_owned() });
         let way_out = format!("vellum migrate --resume {}", std::process::id());
         assert!(text.is_some_and(|text| text.contains(&way_out)));
+    }
+
+    #[test]
+    fn a_guest_does_not_steer_the_terminal() {
+        let event = Event::Console { text: "a\u{1b}[31m\tb\u{9b}0m\r".to_owned() };
+        assert_eq!(sentence(&event).as_deref(), Some("a\u{fffd}[31m\tb\u{fffd}0m"));
+    }
+
+    #[test]
+    fn a_log_gets_progress_now_and_then_and_at_the_end() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        assert_eq!(pace.take("one".to_owned(), start), None);
+        assert_eq!(pace.take("two".to_owned(), start + EVERY), Some("two".to_owned()));
+        assert_eq!(pace.take("three".to_owned(), start + EVERY), None);
+        assert_eq!(pace.flush(), Some("three".to_owned()));
+        assert_eq!(pace.flush(), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) fn render(report: &Report, width: Width) -> String {
         text.push('\n');
     }
     text += &totals(report);
-    text + &wrapped(&verdict(report), width)
+    text + &wrapped(&verdict(report), width) + "\n"
 }
 
 fn row(index: usize, round: &Round) -> [String; 6] {
@@ -135,7 +135,7 @@ fn missed(report: &Report) -> String {
 }
 
 /// `text` broken between words; a word longer than the width stays whole.
-fn wrapped(text: &str, width: Width) -> String {
+pub(crate) fn wrapped(text: &str, width: Width) -> String {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let last = lines.len() - 1;
@@ -146,5 +146,5 @@ fn wrapped(text: &str, width: Width) -> String {
             (false, false) => lines.push(word.to_owned()),
         }
     }
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }
