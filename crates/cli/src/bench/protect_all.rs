@@ -172,7 +172,9 @@ impl<'b> Rig<'b> {
     /// How long taking and protecting took, and rewriting everything after it.
     fn per_page(&mut self) -> Result<(Duration, Duration), Failure> {
         self.crowd();
+        let resting = self.port.rest();
         let (taken, protect) = time(|| take(self.board, Protect::Pages, &mut self.round));
+        drop(resting);
         self.storing.pause();
         taken?;
         Ok((protect, self.rewrite()?))
@@ -181,8 +183,10 @@ impl<'b> Rig<'b> {
     /// How long taking took, protecting, and rewriting everything after it.
     fn by_generation(&mut self) -> Result<(Duration, Duration, Duration), Failure> {
         self.crowd();
+        let resting = self.port.rest();
         let (taken, take) = time(|| take(self.board, Protect::Nothing, &mut self.round));
         let ((), protect) = time(|| self.board.mmu().write_protect_all());
+        drop(resting);
         self.storing.pause();
         taken?;
         Ok((take, protect, self.rewrite()?))

@@ -94,11 +94,17 @@ impl Shared {
 
 /// Each vCPU stores to a page of its own: contention for a page is not what is measured.
 fn live(mut port: Port<'_, Ept>, page: Gpa, shared: &Shared) {
-    while shared.next_order() == Order::Store {
+    while wait(&mut port, shared) == Order::Store {
         shared.awake.fetch_add(1, Ordering::Relaxed);
         store_on(&mut port, page, shared);
         shared.awake.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The next order; the port rests until then, as a vCPU does that is not in its guest.
+fn wait(port: &mut Port<'_, Ept>, shared: &Shared) -> Order {
+    let _resting = port.rest();
+    shared.next_order()
 }
 
 fn store_on(port: &mut Port<'_, Ept>, page: Gpa, shared: &Shared) {

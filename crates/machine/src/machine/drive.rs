@@ -23,13 +23,19 @@ enum Next {
 
 /// Drives hart `index` until the machine closes.
 pub(super) fn drive<F: WalkedFormat>(shared: &Shared<F>, index: usize, mut port: Port<'_, F>) {
-    while let Some(turn) = shared.gate.enter(index) {
+    while let Some(turn) = wait(&mut port, || shared.gate.enter(index)) {
         let next = take_turn(shared, &turn, index, &mut port);
         drop(turn);
         if let Next::Rest = next {
-            shared.gate.rest();
+            wait(&mut port, || shared.gate.rest());
         }
     }
+}
+
+/// Waits with the port at rest.
+fn wait<F: WalkedFormat, T>(port: &mut Port<'_, F>, wait: impl FnOnce() -> T) -> T {
+    let _resting = port.rest();
+    wait()
 }
 
 fn take_turn<F: WalkedFormat>(

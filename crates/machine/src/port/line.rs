@@ -1,6 +1,6 @@
 //! A port's own cache line: what it is doing, for others to see.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// No walk is under way: later than every epoch.
 const NOT_WALKING: u64 = u64::MAX;
@@ -13,11 +13,17 @@ pub(crate) struct Line {
     window: AtomicU64,
     /// The epoch of the walk under way, or an earlier one.
     walking: AtomicU64,
+    /// The port makes no access now.
+    resting: AtomicBool,
 }
 
 impl Line {
     pub(super) fn new() -> Self {
-        Self { window: AtomicU64::new(0), walking: AtomicU64::new(NOT_WALKING) }
+        Self {
+            window: AtomicU64::new(0),
+            walking: AtomicU64::new(NOT_WALKING),
+            resting: AtomicBool::new(false),
+        }
     }
 
     /// Announces an access. The port fences before it looks at the epoch.
@@ -31,6 +37,24 @@ impl Line {
     #[inline]
     pub(super) fn close_window(&self) {
         self.window.store(self.window.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Announces that there is no access until [`wake`](Self::wake). Release: those there were
+    /// happened before; its partner is the acquire in [`is_resting`](Self::is_resting).
+    pub(super) fn rest(&self) {
+        self.resting.store(true, Ordering::Release);
+    }
+
+    /// The fence stands between this and the next access's look at the epoch. Its partner is the
+    /// one in `Hub::all_rest`: whoever begins an epoch sees the port awake, or the port sees the
+    /// epoch.
+    pub(super) fn wake(&self) {
+        self.resting.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Acquire)
     }
 
     /// Returns when the access announced now, if any, is over.

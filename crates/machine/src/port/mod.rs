@@ -31,6 +31,7 @@ use crate::walker::{WalkCache, WalkedFormat};
 use tlb::Tlb;
 use vellum_mmu::{Access, Mmu, Vcpu};
 use vellum_pte::{AddressSpace, Gfn, Gpa, PAGE_SIZE, Pfn};
+pub use window::Resting;
 use window::{Target, Window};
 
 /// One vCPU's memory. Created on any thread at any time, used by one thread at a time.
@@ -75,6 +76,12 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
         self.tlb.clear();
         self.cache.clear();
         Ok(())
+    }
+
+    /// Rests until what is returned is dropped, for who waits with a port at hand: a shoot-down need
+    /// not interrupt anybody for it.
+    pub fn rest(&mut self) -> Resting<'_> {
+        self.window.rest()
     }
 
     /// Accesses by the TLB until it holds; each time it does not, it is filled.

@@ -58,6 +58,9 @@ impl Hub {
     /// On return, no access commits under a translation that was cached before the call.
     pub(crate) fn shoot_down(&self) {
         self.begin_epoch();
+        if self.all_rest() {
+            return;
+        }
         match self.way {
             Way::Restartable(_) => membarrier::restart_sequences(),
             Way::Waiting => self.wait_for_windows(),
@@ -107,6 +110,13 @@ impl Hub {
 
     pub(super) fn leave(&self, line: &Arc<Line>) {
         self.lines().retain(|other| !Arc::ptr_eq(other, line));
+    }
+
+    /// Whether no port can be in an access that began before the epoch did.
+    fn all_rest(&self) -> bool {
+        // The partner is the fence in `Line::wake`.
+        fence(Ordering::SeqCst);
+        self.lines().iter().all(|line| line.is_resting())
     }
 
     fn wait_for_windows(&self) {

@@ -102,25 +102,29 @@ fn a_stale_translation_is_good_for_nothing() {
     }
 }
 
+/// What the storing thread does between its stores.
+type Between = fn(&mut Window<'_>);
+
 /// How often a store landed after `shoot_down` had returned. One thread stores whenever its
 /// translation is of the epoch `valid`, and spends nearly all of its time between its look at the
 /// epoch and its commit; another ends the epoch and looks on for longer than that.
-fn late_stores(hub: &Hub, shoot_down: fn(&Hub), rounds: usize) -> usize {
+fn late_stores(hub: &Hub, shoot_down: fn(&Hub), rounds: usize, between: Between) -> usize {
     let page = Page::new();
     let valid = AtomicU64::new(hub.epoch());
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| dawdle(hub, &page, &valid, &over));
+        scope.spawn(|| dawdle(hub, &page, &valid, &over, between));
         let late = (0..rounds).filter(|_| lands_late(hub, &page, &valid, shoot_down)).count();
         over.store(true, Ordering::Relaxed);
         late
     })
 }
 
-fn dawdle(hub: &Hub, page: &Page, valid: &AtomicU64, over: &AtomicBool) {
-    let window = Window::new(hub);
+fn dawdle(hub: &Hub, page: &Page, valid: &AtomicU64, over: &AtomicBool, between: Between) {
+    let mut window = Window::new(hub);
     let mut value = 0;
     while !over.load(Ordering::Relaxed) {
+        between(&mut window);
         let at = Target { host: page.at(8), epoch: valid.load(Ordering::Relaxed) };
         value += 1;
         if window.store_late(at, value).is_none() {
@@ -145,7 +149,7 @@ fn lands_late(hub: &Hub, page: &Page, valid: &AtomicU64, shoot_down: fn(&Hub)) -
 #[test]
 fn no_store_lands_after_a_shoot_down() {
     for (way, hub) in hubs() {
-        assert_eq!(late_stores(&hub, Hub::shoot_down, 300), 0, "{way:?}");
+        assert_eq!(late_stores(&hub, Hub::shoot_down, 300, |_| {}), 0, "{way:?}");
     }
 }
 
@@ -153,7 +157,25 @@ fn no_store_lands_after_a_shoot_down() {
 #[test]
 fn the_storm_finds_a_shoot_down_that_leaves_accesses_alone() {
     for (way, hub) in hubs() {
-        let found = (0..200).any(|_| late_stores(&hub, Hub::begin_epoch, 200) > 0);
+        let found = (0..200).any(|_| late_stores(&hub, Hub::begin_epoch, 200, |_| {}) > 0);
+        assert!(found, "{way:?}");
+    }
+}
+
+#[test]
+fn no_store_lands_after_a_shoot_down_that_met_a_port_at_rest() {
+    for (way, hub) in hubs() {
+        let late = late_stores(&hub, Hub::shoot_down, 300, |window| drop(window.rest()));
+        assert_eq!(late, 0, "{way:?}");
+    }
+}
+
+/// The negative control: a port that says it rests and stores all the same is found.
+#[test]
+fn the_storm_finds_a_port_that_does_not_rest_when_it_says_so() {
+    for (way, hub) in hubs() {
+        let lie: Between = |window| std::mem::forget(window.rest());
+        let found = (0..200).any(|_| late_stores(&hub, Hub::shoot_down, 200, lie) > 0);
         assert!(found, "{way:?}");
     }
 }

@@ -24,6 +24,16 @@ pub(super) struct Target {
     pub(super) epoch: u64,
 }
 
+/// Proof that a port makes no access, since it is borrowed. Dropped, the port is awake.
+#[must_use = "a port rests as long as this lives"]
+pub struct Resting<'p>(&'p Line);
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
+}
+
 impl<'b> Window<'b> {
     pub(super) fn new(hub: &'b Hub) -> Self {
         Self { hub, line: hub.join(), way: hub.way() }
@@ -32,6 +42,12 @@ impl<'b> Window<'b> {
     #[inline]
     pub(super) fn epoch(&self) -> u64 {
         self.hub.epoch()
+    }
+
+    /// A shoot-down passes over ports that rest, as over a vCPU that is not in its guest.
+    pub(super) fn rest(&mut self) -> Resting<'_> {
+        self.line.rest();
+        Resting(&self.line)
     }
 
     /// `None`: the translation is stale, and nothing happened. The same below.
