@@ -112,7 +112,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     /// Makes pages dirty again that were harvested and could not be delivered (D2): those of
-    /// `mask` in the `word`-th group of 64 of the slot. What lies past the slot's end is ignored.
+    /// `mask` in the `word`-th group of 64 of the slot, as [`RegionSet::words`] gives them. What lies
+    /// past the slot's end is ignored.
     ///
     /// # Errors
     /// [`LogError::NoSlot`], [`LogError::NotLogged`].
