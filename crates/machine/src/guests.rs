@@ -3,8 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | [`assembler`] | RV64IMA instructions and labels to words |
-//! | `image` | words to an ELF file |
-//! | `start` | what all guests do first |
+//! | [`image`] | words to an ELF file |
+//! | [`start`] | what all guests do first |
 //! | `writers` | [`Builtin::Sequential`], [`Builtin::Random`], [`Builtin::Zipf`], [`Builtin::Idle`] |
 //! | [`selfcheck`] | [`Builtin::Selfcheck`] |
 //!
@@ -12,9 +12,9 @@
 //! starts the others.
 
 pub mod assembler;
-mod image;
+pub mod image;
 pub mod selfcheck;
-mod start;
+pub mod start;
 mod writers;
 
 use std::fmt;

@@ -6,6 +6,7 @@ use vellum_machine::bus::{Bus, BusError, Width};
 use vellum_machine::elf::Image;
 use vellum_machine::guests::Builtin;
 use vellum_machine::guests::assembler::Assembler;
+use vellum_machine::guests::image::elf;
 use vellum_machine::machine::{
     ConsoleSink, Machine, MachineConfig, MachineError, MachineState, MachineStateError,
     SnapshotError, Status,
@@ -31,16 +32,7 @@ fn builtin(guest: Builtin) -> Image {
 /// An image whose words go to the start of RAM, where the entry is too.
 fn image(program: Assembler) -> Image {
     let words = program.finish().expect("it assembles");
-    let size = 4 * words.len() as u64;
-    let mut file = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    file.extend([2, 0, 243, 0, 1, 0, 0, 0]);
-    file.extend([BASE, 64, 0].into_iter().flat_map(u64::to_le_bytes));
-    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    file.extend([1, 0, 0, 0, 7, 0, 0, 0]);
-    file.extend([4096, BASE, BASE, size, size, 4096].into_iter().flat_map(u64::to_le_bytes));
-    file.resize(4096, 0);
-    file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-    Image::parse(&file).expect("a good image")
+    Image::parse(&elf(Gpa::new(BASE), &words)).expect("a good image")
 }
 
 fn machine<F: WalkedFormat>(image: &Image, vcpus: usize) -> Machine<F> {

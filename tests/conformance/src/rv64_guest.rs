@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use vellum_machine::RAM_BASE;
 use vellum_machine::elf::Image;
 use vellum_machine::guests::assembler::Assembler;
+use vellum_machine::guests::image::elf;
+use vellum_machine::guests::start::start;
 use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::machine::{Machine, MachineConfig, Status};
-use vellum_machine::sbi::{Parameter, VELLUM};
 use vellum_machine::vcpu::Reg;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::guest::{Bytes, GuestAddress};
@@ -141,7 +142,7 @@ impl<F: WalkedFormat> Guest for HartGuest<F> {
 /// table's mask, `s6` the random number.
 fn program() -> Image {
     let mut asm = Assembler::new();
-    start_harts(&mut asm);
+    start(&mut asm);
     asm.slli(Reg::T0, Reg::S0, 12);
     asm.li(Reg::S1, signed(address_of(HART_PAGE)));
     asm.add(Reg::S1, Reg::S1, Reg::T0);
@@ -158,7 +159,8 @@ fn program() -> Image {
     asm.addi(Reg::S4, Reg::S4, 1);
     asm.sd(Reg::S4, HART_STORES, Reg::S1);
     asm.j(next);
-    image(&asm.finish().expect("it assembles"))
+    let words = asm.finish().expect("it assembles");
+    Image::parse(&elf(RAM_BASE.gpa(), &words)).expect("a good image")
 }
 
 /// `t1` = the address of a page, as [`crate::backend::Random`] draws it.
@@ -176,50 +178,6 @@ fn draw(asm: &mut Assembler) {
     asm.ld(Reg::T1, 0, Reg::T0);
 }
 
-/// `s0` = the hart's number; hart 0 starts the others here too.
-fn start_harts(asm: &mut Assembler) {
-    const HSM: i64 = 0x0048_534d;
-    const PARAMETER: i64 = 2;
-    let entry = asm.here();
-    let ready = asm.label();
-    asm.mv(Reg::S0, Reg::A0);
-    asm.bnez(Reg::S0, ready);
-    asm.li(Reg::A0, Parameter::Harts as i64);
-    call(asm, signed(Gpa::new(VELLUM)), PARAMETER);
-    asm.mv(Reg::S2, Reg::A1);
-    asm.li(Reg::S3, 1);
-    let another = asm.here();
-    asm.bgeu(Reg::S3, Reg::S2, ready);
-    asm.mv(Reg::A0, Reg::S3);
-    asm.la(Reg::A1, entry);
-    asm.li(Reg::A2, 0);
-    call(asm, HSM, 0);
-    asm.addi(Reg::S3, Reg::S3, 1);
-    asm.j(another);
-    asm.bind(ready);
-}
-
-fn call(asm: &mut Assembler, extension: i64, function: i64) {
-    asm.li(Reg::A7, extension);
-    asm.li(Reg::A6, function);
-    asm.ecall();
-}
-
 const fn signed(at: Gpa) -> i64 {
     at.get().cast_signed()
-}
-
-/// An ELF file of one segment at the start of RAM, where the entry is.
-fn image(words: &[u32]) -> Image {
-    let base = RAM_BASE.gpa().get();
-    let size = 4 * words.len() as u64;
-    let mut file = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    file.extend([2, 0, 243, 0, 1, 0, 0, 0]);
-    file.extend([base, 64, 0].into_iter().flat_map(u64::to_le_bytes));
-    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    file.extend([1, 0, 0, 0, 7, 0, 0, 0]);
-    file.extend([4096, base, base, size, size, 4096].into_iter().flat_map(u64::to_le_bytes));
-    file.resize(4096, 0);
-    file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-    Image::parse(&file).expect("a good image")
 }

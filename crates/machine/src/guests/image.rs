@@ -10,8 +10,10 @@ const LOAD: u64 = 1;
 const READ_WRITE_EXECUTE: u64 = 7;
 const ALIGN: usize = 4096;
 
-/// An ELF64 file whose words go to `base`, where the entry is too.
-pub(super) fn elf(base: Gpa, words: &[u32]) -> Vec<u8> {
+/// An ELF64 file whose words, as [`Assembler::finish`](super::assembler::Assembler::finish) gives
+/// them, go to `base`, where the entry is too.
+#[must_use]
+pub fn elf(base: Gpa, words: &[u32]) -> Vec<u8> {
     let mut file = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     header(&mut file, base);
     segment(&mut file, base, 4 * words.len() as u64);

@@ -1,4 +1,4 @@
-//! What all built-in guests do first, and the calls they make.
+//! What all built-in guests do first, and the calls they make; for guests of your own as well.
 //!
 //! | register | from [`start`] on |
 //! |---|---|
@@ -18,20 +18,20 @@ const PROGRESS: i64 = 1;
 const PARAMETER: i64 = 2;
 
 /// Calls the SBI. Arguments are in `a0` to `a2`; `a0`, `a1`, `a6` and `a7` change.
-pub(super) fn call(asm: &mut Assembler, extension: i64, function: i64) {
+pub fn call(asm: &mut Assembler, extension: i64, function: i64) {
     asm.li(Reg::A7, extension);
     asm.li(Reg::A6, function);
     asm.ecall();
 }
 
 /// Tells the machine that `passes` passes are finished.
-pub(super) fn progress(asm: &mut Assembler, passes: Reg) {
+pub fn progress(asm: &mut Assembler, passes: Reg) {
     asm.mv(Reg::A0, passes);
     call(asm, VELLUM.cast_signed(), PROGRESS);
 }
 
 /// `rd` = a parameter.
-pub(super) fn parameter(asm: &mut Assembler, rd: Reg, parameter: Parameter) {
+pub fn parameter(asm: &mut Assembler, rd: Reg, parameter: Parameter) {
     asm.li(Reg::A0, parameter as i64);
     call(asm, VELLUM.cast_signed(), PARAMETER);
     asm.mv(rd, Reg::A1);
@@ -39,7 +39,7 @@ pub(super) fn parameter(asm: &mut Assembler, rd: Reg, parameter: Parameter) {
 
 /// The first instructions of a guest: hart 0 starts the others here too, and each fills the
 /// registers of the table above.
-pub(super) fn start(asm: &mut Assembler) {
+pub fn start(asm: &mut Assembler) {
     let entry = asm.here();
     let ready = asm.label();
     asm.mv(Reg::S0, Reg::A0);
