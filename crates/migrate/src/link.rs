@@ -128,6 +128,7 @@ impl Link {
     pub(crate) fn receive(&mut self) -> Result<Message<'_>, Cause> {
         let header = self.receive_header()?;
         self.receive_payload(header.length)?;
+        header.check(&self.input)?;
         Ok(decode(header.kind, &self.input)?)
     }
 

@@ -4,9 +4,11 @@
 mod cursor;
 mod decode;
 mod encode;
+mod header;
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, pages_head};
+pub(crate) use header::{HEADER, Header};
 
 use crate::identity::{InstanceId, MigrationId};
 use std::borrow::Cow;
@@ -14,14 +16,12 @@ use std::fmt;
 use vellum_memory::{Layout, LayoutError};
 
 /// The protocol's version. Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What a connection begins with, each way, before the version.
 pub(crate) const MAGIC: [u8; 8] = *b"VELLUM\x1a\n";
 /// Bytes of the opening: magic, version, four zeros.
 pub(crate) const OPENING: usize = 16;
-/// Bytes of a message's header: kind, three zeros, length.
-pub(crate) const HEADER: usize = 8;
 /// Bytes of a page.
 pub(crate) const PAGE: usize = vellum_memory::guest::PAGE_BYTES;
 
@@ -259,6 +259,9 @@ impl fmt::Display for Text {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
+    /// A seal does not fit what it is about.
+    #[error("it is not as it was sent")]
+    Seal,
     /// No such kind.
     #[error("there is no message of kind {0}")]
     Kind(u8),
@@ -320,7 +323,7 @@ pub enum WireError {
 }
 
 impl Kind {
-    const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Hello,
         Self::Accept,
         Self::Refuse,
@@ -380,35 +383,6 @@ impl Message<'_> {
             Self::Query(_) => Kind::Query,
             Self::Answer(_) => Kind::Answer,
         }
-    }
-}
-
-/// A message's header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Header {
-    pub(crate) kind: Kind,
-    pub(crate) length: usize,
-}
-
-impl Header {
-    /// Checks a header; after it, `length` is small enough for its kind.
-    pub(crate) fn decode(bytes: [u8; HEADER]) -> Result<Self, WireError> {
-        let [number, r1, r2, r3, l0, l1, l2, l3] = bytes;
-        let found = Kind::ALL.into_iter().find(|&kind| kind as u8 == number);
-        let kind = found.ok_or(WireError::Kind(number))?;
-        if [r1, r2, r3] != [0; 3] {
-            return Err(WireError::Reserved);
-        }
-        let length = u32::from_le_bytes([l0, l1, l2, l3]);
-        match usize::try_from(length) {
-            Ok(fits) if fits <= kind.most() => Ok(Self { kind, length: fits }),
-            _ => Err(WireError::Length { kind, length, most: number_of(kind.most()) }),
-        }
-    }
-
-    pub(crate) fn encode(self) -> [u8; HEADER] {
-        let [l0, l1, l2, l3] = number_of(self.length).to_le_bytes();
-        [self.kind as u8, 0, 0, 0, l0, l1, l2, l3]
     }
 }
 

@@ -3,9 +3,7 @@
 use super::mock::*;
 use crate::address::{Listener, Stream};
 use crate::link::Link;
-use crate::wire::{
-    HEADER, Header, Hello, MAGIC, Message, OPENING, PAGE, Pages, Run, Zero, opening,
-};
+use crate::wire::{Header, Hello, MAGIC, Message, OPENING, PAGE, Pages, Run, Zero, opening};
 use crate::*;
 use proptest::prelude::*;
 use std::borrow::Cow;
@@ -79,8 +77,7 @@ fn a_length_beyond_the_limit_is_refused_before_a_byte_is_read() {
         let mut stream = raw(address);
         stream.write_all(&opening(VERSION)).expect("it listens");
         stream.read_exact(&mut [0; OPENING]).expect("it answers");
-        let mut header = Header { kind: Kind::Hello, length: 0 }.encode();
-        header[4..].copy_from_slice(&u32::MAX.to_le_bytes());
+        let header = Header::new(Kind::Hello, u32::MAX as usize, &[]).encode();
         stream.write_all(&header).expect("it listens");
     });
     assert!(matches!(failure.cause, Cause::Wire(WireError::Length { .. })), "{failure}");
@@ -213,13 +210,10 @@ proptest! {
     }
 
     #[test]
-    fn a_receiver_survives_any_message(kind in 1u8..=15, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn a_receiver_survives_any_message(kind in prop::sample::select(&Kind::ALL[..]), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         receiver_says(|address| {
-            let mut frame = [0; HEADER].to_vec();
-            frame[0] = kind;
-            frame[4] = bytes.len() as u8;
-            frame.extend(&bytes);
-            accepted(address).send_raw(&frame);
+            let header = Header::new(kind, bytes.len(), &bytes).encode();
+            accepted(address).send_raw(&[&header[..], &bytes].concat());
         });
     }
 }

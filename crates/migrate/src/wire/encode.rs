@@ -1,18 +1,23 @@
 //! From meaning to bytes. The limits hold for what is passed in: the callers keep them.
 
 use super::{
-    Answer, Hashes, Header, Hello, Kind, Message, PAGE, Pages, Refusal, Run, Verify, Zero,
+    Answer, HEADER, Hashes, Header, Hello, Kind, Message, PAGE, Pages, Refusal, Run, Verify, Zero,
     number_of,
 };
 
 /// Appends `message`, header first, to `to`.
 pub(crate) fn encode(message: &Message<'_>, to: &mut Vec<u8>) {
     let start = to.len();
-    to.extend(Header { kind: message.kind(), length: 0 }.encode());
-    let body = to.len();
+    to.extend([0; HEADER]);
     payload(message, to);
-    let header = Header { kind: message.kind(), length: to.len() - body };
-    to[start..body].copy_from_slice(&header.encode());
+    let length = to.len() - start - HEADER;
+    seal(message.kind(), length, &mut to[start..]);
+}
+
+/// Fills in the header of a message that has `length` bytes of payload.
+fn seal(kind: Kind, length: usize, message: &mut [u8]) {
+    let (header, payload) = message.split_at_mut(HEADER);
+    header.copy_from_slice(&Header::new(kind, length, payload).encode());
 }
 
 /// Appends the beginning of a [`Message::Pages`]: all but its data, which goes to the socket
@@ -20,8 +25,10 @@ pub(crate) fn encode(message: &Message<'_>, to: &mut Vec<u8>) {
 pub(crate) fn pages_head(region: u32, runs: &[Run], data: usize, to: &mut Vec<u8>) {
     let length = 8 + runs.len() * super::RUN + data;
     debug_assert_eq!(data, runs.iter().map(|run| usize_of(run.pages) * PAGE).sum::<usize>());
-    to.extend(Header { kind: Kind::Pages, length }.encode());
+    let start = to.len();
+    to.extend([0; HEADER]);
     put_runs(region, runs, to);
+    seal(Kind::Pages, length, &mut to[start..]);
 }
 
 fn payload(message: &Message<'_>, to: &mut Vec<u8>) {
