@@ -10,7 +10,7 @@ use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{Layout, Region};
 #[cfg(feature = "breaks")]
 use vellum_mmu::Break;
-use vellum_mmu::{Config, LogMode, Mmu, SlotAccess, SlotSpec};
+use vellum_mmu::{Config, Mmu, SlotSpec};
 use vellum_pte::{AddressSpace, GfnRange, PAGE_SIZE, SlotId};
 
 /// What a board is to have.
@@ -115,8 +115,7 @@ impl<F: WalkedFormat> Board<F> {
 
     fn create_slot(&self, region: Region) -> Result<(), BoardError> {
         let Region { slot: id, space, range } = region;
-        let spec = SlotSpec { id, space, range, access: SlotAccess::ReadWrite, log: LogMode::Off };
-        Ok(self.mmu.create_slot(spec)?)
+        Ok(self.mmu.create_slot(SlotSpec::new(id, space, range))?)
     }
 }
 
@@ -125,5 +124,6 @@ fn mmu_config(config: &BoardConfig) -> Config {
         spaces: config.spaces,
         #[cfg(feature = "breaks")]
         broken: config.broken,
+        ..Config::default()
     }
 }

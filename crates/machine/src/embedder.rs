@@ -5,8 +5,8 @@ use crate::port::Hub;
 use crate::ram::Ram;
 use crate::rseq::membarrier;
 use vellum_memory::guest::{Bytes, GuestAddress};
-use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, NoBacking, Scope};
-use vellum_pte::{AddressSpace, Gfn, Gpa, Level};
+use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, NoBacking, Scope};
+use vellum_pte::{Gfn, Level};
 
 /// RAM, frames and shoot-down of one board.
 #[derive(Debug)]
@@ -64,13 +64,18 @@ impl Embedder for BoardEmbedder {
 
     /// RAM alone is here; the memslots say what of it a space shows. 4 KiB, since the library maps
     /// nothing larger so far and hosts back RAM by such pages.
-    fn resolve(&self, _space: AddressSpace, gfn: Gfn) -> Option<Backing> {
-        let frame = self.ram.frame(gfn)?;
+    fn resolve(&self, page: GuestPage) -> Option<Backing> {
+        let frame = self.ram.frame(home(page))?;
         Some(Backing { frame, write: BackingWrite::Allowed, largest: Level::L1 })
     }
 
-    fn write(&self, _space: AddressSpace, gpa: Gpa, bytes: &[u8]) -> Result<(), NoBacking> {
-        let at = GuestAddress(gpa.get());
+    fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking> {
+        let at = GuestAddress(home(page).gpa().get() + offset);
         self.ram.memory().write_slice(bytes, at).map_err(|_| NoBacking)
     }
+}
+
+/// Where in RAM a slot's page is: a slot's memory is named by its first page there.
+fn home(page: GuestPage) -> Gfn {
+    Gfn::new(page.memory.0 + page.index)
 }

@@ -3,7 +3,7 @@
 use crate::board::Board;
 use crate::walker::WalkedFormat;
 use vellum_memory::{DirtySource, Layout, PageSet};
-use vellum_mmu::{LogError, Protect};
+use vellum_mmu::{Initial, LogError, Protect};
 use vellum_pte::SlotId;
 
 /// How the log is kept.
@@ -63,7 +63,8 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
     }
 
     fn start(&mut self) -> Result<(), LogError> {
-        let started = self.slots().try_for_each(|slot| self.board.mmu().start_log(slot));
+        let started =
+            self.slots().try_for_each(|slot| self.board.mmu().start_log(slot, Initial::Clean));
         if started.is_err() {
             // Those that had started stop; what stopping says adds nothing.
             let _ = self.stop();

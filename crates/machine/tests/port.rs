@@ -8,7 +8,7 @@ use vellum_machine::port::{Port, ShootDown};
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::guest::{Bytes, GuestAddress, PAGE_BYTES, read_page, write_page};
 use vellum_memory::{DirtySource, PageSet, Region};
-use vellum_mmu::{LogMode, SlotAccess, SlotSpec};
+use vellum_mmu::SlotSpec;
 use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, PAGE_SIZE, SlotId};
 
 const BASE: u64 = 0x8000_0000;
@@ -132,8 +132,7 @@ fn a_deleted_slot_gives_its_frames_back() {
     assert_eq!(port.store(at(5, 0), Width::Byte, 1), Err(BusError::Unmapped(at(5, 0))));
     for _ in 0..1000 {
         let Region { slot: id, space, range } = board.layout().regions()[0];
-        let (access, log) = (SlotAccess::ReadWrite, LogMode::Off);
-        board.mmu().create_slot(SlotSpec { id, space, range, access, log }).expect("memory");
+        board.mmu().create_slot(SlotSpec::new(id, space, range)).expect("memory");
         port.store(at(5, 0), Width::Byte, 1).expect("RAM");
         board.mmu().delete_slot(id).expect("it is there");
         assert_eq!(frames.live(), gone);

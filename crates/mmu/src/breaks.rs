@@ -30,6 +30,18 @@ pub enum Break {
     FreeEarly,
     /// A marker that finds its word not empty trusts another to have set the summary.
     TrustWord,
+    /// A read that links a parked table again does not settle it first.
+    ReadLifts,
+    /// A split makes storable leaves of a storable one.
+    SplitLifts,
+    /// A split on hardware that asks for break-before-make is made at once.
+    SkipBreak,
+    /// A fault installs what it resolved although the memory behind it was changed meanwhile.
+    TrustBacking,
+    /// A clear that empties a word takes it out of the summary and does not look again.
+    LowerBlindly,
+    /// A clear takes more out of the log than it was asked for.
+    ClearMore,
 }
 
 /// Which bug, if any, this VM has.

@@ -14,8 +14,15 @@ pub enum Event {
     Mapped,
     /// A leaf was made storable by a fault.
     Opened,
-    /// A table was linked.
+    /// A table was linked, to an absent entry or in place of a leaf.
     Linked,
+    /// A read linked a parked table again: what write-protect-all costs readers where tables carry
+    /// no permissions.
+    Relinked,
+    /// A huge leaf was replaced by a table.
+    Split,
+    /// A table was replaced by a huge leaf.
+    Recovered,
     /// A table was settled, by a push-down or at the root.
     Settled,
     /// An entry lost its storability.
@@ -31,7 +38,7 @@ mod real {
     use super::Event;
     use crate::sync::{AtomicU64, Ordering};
 
-    const EVENTS: usize = 9;
+    const EVENTS: usize = 12;
 
     /// Counts since the VM was made.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

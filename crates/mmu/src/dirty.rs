@@ -14,6 +14,7 @@ use crate::breaks::{Break, Breaks};
 use crate::once_box::OnceBox;
 use crate::sync::{AtomicU64, Ordering, fence_after_rmw};
 use alloc::boxed::Box;
+use core::ops::Range;
 
 /// Words in a chunk: 512 words are one page of memory and cover 128 MiB of guest.
 #[cfg(not(loom))]
@@ -24,6 +25,15 @@ const CHUNK_WORDS: usize = 2;
 #[derive(Debug)]
 struct Chunk {
     words: [AtomicU64; CHUNK_WORDS],
+}
+
+/// What a log holds when it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Initial {
+    /// Nothing: what was written before is in no harvest.
+    Clean,
+    /// Every page (seed: `KVM_DIRTY_LOG_INITIALLY_SET`).
+    AllSet,
 }
 
 /// Which pages of a slot are dirty.
@@ -38,15 +48,15 @@ pub(crate) struct DirtySet {
 }
 
 impl DirtySet {
-    pub(crate) fn new(pages: u64, breaks: Breaks) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(pages: u64, initial: Initial, breaks: Breaks) -> Result<Self, OutOfMemory> {
         let words = usize::try_from(pages.div_ceil(64)).map_err(|_| OutOfMemory)?;
-        let level = |length| try_slice(length, || AtomicU64::new(0));
+        let level = |bits| level(bits, initial);
         Ok(Self {
             pages,
             chunks: try_slice(words.div_ceil(CHUNK_WORDS), OnceBox::new)?,
-            whole: level(words.div_ceil(64))?,
-            summary: level(words.div_ceil(64))?,
-            top: level(words.div_ceil(64 * 64))?,
+            whole: level(words)?,
+            summary: level(words)?,
+            top: level(words.div_ceil(64))?,
             breaks,
         })
     }
@@ -112,6 +122,87 @@ impl DirtySet {
         }
     }
 
+    /// Takes the marks of `mask` out of one word, and says which there were. Without memory for the
+    /// word's own bits, they stay: the log is coarser there, and names them again.
+    pub(crate) fn take_some(&self, word: u64, mask: u64) -> u64 {
+        let word = index(word);
+        if word >= self.words() {
+            return 0;
+        }
+        let mask = mask & self.valid(word);
+        if mask == self.valid(word) {
+            let taken = self.take_word(word) & mask;
+            self.lower(word);
+            return taken;
+        }
+        if self.is_whole(word) && !self.spell_out(word) {
+            return mask;
+        }
+        let before = self.word(word).map_or(0, |cell| cell.fetch_and(!mask, Ordering::AcqRel));
+        if before & !mask == 0 {
+            self.lower(word);
+        }
+        before & mask
+    }
+
+    /// Makes a word that was emptied cost nothing to the next who reads. Each bit is taken out
+    /// first, and what it stands for looked at again after a full barrier: a mark that came meanwhile
+    /// either sees its bit gone and sets it, or is seen here.
+    fn lower(&self, word: usize) {
+        let (summary, top) = (&self.summary[word / 64], &self.top[word / 64 / 64]);
+        summary.fetch_and(!bit(word), Ordering::AcqRel);
+        fence_after_rmw();
+        if self.read_word(word) != 0 && !self.breaks.has(Break::LowerBlindly) {
+            return self.raise(word);
+        }
+        if summary.load(Ordering::Acquire) == 0 {
+            top.fetch_and(!bit(word / 64), Ordering::AcqRel);
+            fence_after_rmw();
+            if summary.load(Ordering::Acquire) != 0 {
+                set_if_clear(top, bit(word / 64));
+            }
+        }
+    }
+
+    /// Tells the marks, and leaves them.
+    pub(crate) fn read(&self, mut seen: impl FnMut(usize, u64)) {
+        for (high, top) in self.top.iter().enumerate() {
+            for middle in bits(top.load(Ordering::Acquire)).map(|bit| high * 64 + bit) {
+                let summary = self.summary[middle].load(Ordering::Acquire);
+                for word in bits(summary).map(|bit| middle * 64 + bit) {
+                    let mask = self.read_word(word) & self.valid(word);
+                    if mask != 0 {
+                        seen(word, mask);
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_word(&self, word: usize) -> u64 {
+        // Acquire: pairs with the mark's release.
+        let mask = self.word(word).map_or(0, |cell| cell.load(Ordering::Acquire));
+        if self.is_whole(word) { u64::MAX } else { mask }
+    }
+
+    fn is_whole(&self, word: usize) -> bool {
+        self.whole[word / 64].load(Ordering::Acquire) & bit(word) != 0
+    }
+
+    /// Turns a word's `whole` bit into 64 bits of its own, if there is memory for them: they are set
+    /// before it is cleared.
+    fn spell_out(&self, word: usize) -> bool {
+        self.prepare(word as u64 * 64);
+        let Some(cell) = self.word(word) else { return false };
+        cell.fetch_or(u64::MAX, Ordering::AcqRel);
+        self.whole[word / 64].fetch_and(!bit(word), Ordering::AcqRel);
+        true
+    }
+
+    fn words(&self) -> usize {
+        index(self.pages.div_ceil(64))
+    }
+
     fn take_word(&self, word: usize) -> u64 {
         let whole = &self.whole[word / 64];
         let all = whole.load(Ordering::Acquire) & bit(word) != 0
@@ -141,6 +232,16 @@ impl DirtySet {
     }
 }
 
+/// So many bits in words, all as `initial` says.
+fn level(bits: usize, initial: Initial) -> Result<Box<[AtomicU64]>, OutOfMemory> {
+    let mut left = bits as u64;
+    try_slice(bits.div_ceil(64), || {
+        let here = left.min(64);
+        left -= here;
+        AtomicU64::new(if initial == Initial::AllSet { below(here) } else { 0 })
+    })
+}
+
 /// Sets `bit`, unless it is set: its cache line then stays shared.
 #[inline]
 fn set_if_clear(cell: &AtomicU64, bit: u64) {
@@ -160,6 +261,19 @@ fn take_bits(cell: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
     };
     fence_after_rmw();
     bits(taken)
+}
+
+/// The words of a bitmap that some pages are in, and which bits of each.
+pub(crate) fn words_of(pages: Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+    (pages.start / 64..pages.end.div_ceil(64)).map(move |word| {
+        let first = pages.start.saturating_sub(word * 64);
+        (word, below(pages.end - word * 64) & !below(first))
+    })
+}
+
+/// A mask of the bits below `count`.
+pub(crate) const fn below(count: u64) -> u64 {
+    if count < 64 { (1 << count) - 1 } else { u64::MAX }
 }
 
 /// The set bits of `mask`, lowest first.

@@ -1,7 +1,8 @@
 //! The contract: what a hypervisor brings.
 
 use crate::frame::Frame;
-use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn};
+use crate::slots::MemoryId;
+use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn, SlotId};
 
 /// What a hypervisor brings. One value belongs to one VM.
 ///
@@ -17,6 +18,22 @@ pub trait Embedder: Send + Sync {
     /// it reports out of memory, and the VM goes on.
     fn allocate_frame(&self) -> Option<Frame>;
 
+    /// Zeroed frames for `tables` root tables side by side, a power of two and more than one only
+    /// where a format concatenates roots ([`Format::root`](vellum_pte::Format::root)). What
+    /// [`Frame::from_raw`] asks for, the first frame answers for all: they follow each other in
+    /// host and in library addresses, aligned to their size together.
+    ///
+    /// The default has single roots only.
+    fn allocate_roots(&self, tables: u32) -> Option<Frame> {
+        if tables == 1 { self.allocate_frame() } else { None }
+    }
+
+    /// Takes back what [`allocate_roots`](Self::allocate_roots) gave: the first frame, for all.
+    fn release_roots(&self, first: Frame, tables: u32) {
+        debug_assert!(tables == 1, "whoever gives several takes several back");
+        self.release_frame(first);
+    }
+
     /// Takes a frame back. No TLB, no walker of the library and no entry refers to it any more:
     /// it never was linked, or [`shoot_down`](Self::shoot_down) has returned since it was unlinked.
     fn release_frame(&self, frame: Frame);
@@ -26,6 +43,10 @@ pub trait Embedder: Send + Sync {
     ///
     /// - EPT: INVEPT on each such CPU, or before its next VM entry (Intel SDM vol. 3C, 29.4.3).
     /// - NPT: a new ASID or TLB_CONTROL at each VMRUN that follows (AMD APM vol. 2, 15.16).
+    /// - Arm: DSB ISHST, so that walkers see the tables; TLBI VMALLS12E1IS with this VM's VMID in
+    ///   VTTBR_EL2; DSB ISH; ISB (Arm ARM D8.16). Where VTCR_EL2 says that walkers do not look into
+    ///   caches (IRGN0, ORGN0 non-cacheable), table frames are cleaned to the point of coherency
+    ///   first.
     fn shoot_down(&self, scope: Scope);
 
     /// Whether [`barrier_all`](Self::barrier_all) does what it says. Asked once, when the VM is
@@ -41,23 +62,44 @@ pub trait Embedder: Send + Sync {
     /// answer that one all the same.
     fn relax(&self);
 
-    /// Forgets this CPU's cached refusal for one address, after an entry was opened. Where hardware
-    /// never caches a refusal (x86: Intel SDM vol. 3C, 29.4.3.1; AMD APM vol. 2, 5.5), nothing.
+    /// Called on the CPU of a fault, before it enters the guest again, when the entries now allow
+    /// the access at `gpa`: makes them visible to this CPU's walker, and forgets a refusal that its
+    /// TLB may hold for the address.
+    ///
+    /// - x86: nothing. Walkers see stores in order, and a refusal is never kept (Intel SDM vol. 3C,
+    ///   29.4.3.1; AMD APM vol. 2, 5.5).
+    /// - Arm: DSB ISHST; TLBI IPAS2E1 of the address; DSB; TLBI VMALLE1; DSB; ISB (Arm ARM
+    ///   D8.16.6): a TLB may hold a leaf that refused the access.
     fn flush_local(&self, gpa: Gpa) {
         let _ = gpa;
     }
 
     /// The host memory behind a page of a memslot, or `None` where there is none (yet): the fault
     /// ends as [`Outcome::NoBacking`](crate::Outcome::NoBacking). The answer must stay true while
-    /// the slot exists.
-    fn resolve(&self, space: AddressSpace, gfn: Gfn) -> Option<Backing>;
+    /// the slot exists, or until [`Mmu::invalidate`](crate::Mmu::invalidate) says otherwise.
+    fn resolve(&self, page: GuestPage) -> Option<Backing>;
 
-    /// Copies `bytes` into guest memory at `gpa`, for [`GuestWriter`](crate::GuestWriter). They
-    /// lie in one page of a memslot.
+    /// Copies `bytes` into guest memory, `offset` bytes into `page`, which they do not leave. For
+    /// [`GuestWriter`](crate::GuestWriter).
     ///
     /// # Errors
     /// [`NoBacking`]; nothing was written.
-    fn write(&self, space: AddressSpace, gpa: Gpa, bytes: &[u8]) -> Result<(), NoBacking>;
+    fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking>;
+}
+
+/// A page of a memslot, named in every way that an embedder may want.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GuestPage {
+    /// Its slot.
+    pub slot: SlotId,
+    /// The slot's memory, as the embedder named it.
+    pub memory: MemoryId,
+    /// Its place in the slot, in pages.
+    pub index: u64,
+    /// The address space that the slot is in.
+    pub space: AddressSpace,
+    /// Where the guest sees it. A slot may move; the page's memory goes with it.
+    pub gfn: Gfn,
 }
 
 /// The host memory behind a guest page.
@@ -67,8 +109,9 @@ pub struct Backing {
     pub frame: Pfn,
     /// Whether the guest may write it.
     pub write: BackingWrite,
-    /// The largest leaf that the host memory allows here. Leaves of [`Level::L1`] are made
-    /// whatever it says, for now.
+    /// The largest leaf that the host memory allows here: a transparent or explicit huge page, or
+    /// [`Level::L1`]. The library also looks at the alignment of guest and host frame and at the
+    /// slot's ends.
     pub largest: Level,
 }
 

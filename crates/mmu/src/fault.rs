@@ -3,13 +3,15 @@
 use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
 use crate::counters::Event;
+use crate::debts::{Debt, Debts};
 use crate::embedder::{Backing, BackingWrite, Embedder};
+use crate::invalidation::{Freshness, Invalidations, Sequence};
 use crate::mmu::State;
-use crate::protection::{ProtectAll, Protection};
+use crate::protection::Protection;
 use crate::slots::{Slot, SlotAccess};
-use crate::table::Table;
+use crate::table::{Linked, Replaced, Split, Table};
 use crate::vm_context::Context;
-use vellum_pte::{AddressSpace, Entry, Format, Gfn, Leaf, Level, Raw, Write};
+use vellum_pte::{AddressSpace, ClearAccessed, ClosedTable, Format, Gfn, Level, Raw, Write};
 
 /// What the guest was doing when it faulted. A walk of the guest's own page tables counts as a
 /// write where hardware sets A and D bits in them.
@@ -38,6 +40,9 @@ pub enum Outcome {
     ReadOnly,
     /// The embedder has no memory behind the page.
     NoBacking,
+    /// Something is being changed just there: enter the guest again, the access will fault again
+    /// or succeed.
+    Retry,
     /// No memory for a table. The VM is whole; the access may be tried again.
     OutOfMemory,
 }
@@ -49,80 +54,134 @@ impl From<OutOfMemory> for Outcome {
 }
 
 /// One fault under way, inside the read side.
-pub(crate) struct Fault<'a, F, E> {
-    pub(crate) state: &'a State<F>,
-    pub(crate) protection: &'a Protection,
-    pub(crate) context: Context<'a, E>,
+pub(crate) struct Fault<'s, 'm, F, E> {
+    pub(crate) state: &'s State<F>,
+    pub(crate) protection: &'m Protection,
+    pub(crate) invalidations: &'m Invalidations,
+    pub(crate) debts: &'m Debts,
+    pub(crate) context: Context<'m, E>,
     pub(crate) space: AddressSpace,
     pub(crate) gfn: Gfn,
     pub(crate) access: Access,
 }
 
-impl<'a, F: Format, E: Embedder> Fault<'a, F, E> {
+/// How far one attempt at a fault has come.
+#[must_use]
+pub(crate) enum Step<'m, F: Format, E: Embedder> {
+    /// To its end.
+    Done(Outcome),
+    /// The tables have changed: look again.
+    Again,
+    /// A huge leaf was taken away: outside of the read side, pay, put the table there, look again.
+    Break(Debt<'m, E>, Replaced<F>),
+}
+
+/// Under a name of its own: a step that ends early is written with `?`.
+type Ended<'m, F, E> = Result<Step<'m, F, E>, Outcome>;
+
+impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
     #[inline]
-    pub(crate) fn handle(&self) -> Outcome {
+    pub(crate) fn handle(&self) -> Step<'m, F, E> {
         let Some(slot) = self.state.slots.find(self.space, self.gfn) else {
-            return Outcome::Mmio;
+            return Step::Done(Outcome::Mmio);
         };
         if self.is_write() && slot.spec.access == SlotAccess::ReadOnly {
-            return Outcome::ReadOnly;
+            return Step::Done(Outcome::ReadOnly);
         }
-        match self.descend() {
-            Ok(table) => self.at_leaf(table, slot),
-            Err(error) => error.into(),
+        let table = self.descend();
+        let raw = table.entry(table.index(self.gfn)).load();
+        if F::is_leaf(raw, table.level()) {
+            self.at_leaf(table, slot, raw)
+        } else {
+            self.at_nothing(table, slot, raw).unwrap_or_else(Step::Done)
         }
     }
 
-    /// The last-level table for the page, with the path to it linked and, for a write, open.
+    /// The lowest table above the page, the path to it open for the access.
     #[inline]
-    fn descend(&self) -> Result<&'a Table<F>, OutOfMemory> {
-        let mut table = self.state.root(self.space);
-        while table.level() > Level::L1 {
+    fn descend(&self) -> &'s Table<F> {
+        let mut table = self.state.roots.of(self.space, self.gfn);
+        while let Some(child) = table.child(table.index(self.gfn)) {
             let index = table.index(self.gfn);
-            let child = match table.child(index) {
-                Some(child) => child,
-                None => table.link(index, self.context)?,
-            };
-            if self.is_write() && !F::is_storable(table.entry(index).load()) {
-                table.push_down(index, child, self.context);
+            if self.meets_closed(table.entry(index).load()) {
+                self.open_path(table, index, child);
             }
             table = child;
         }
-        Ok(table)
+        table
+    }
+
+    /// Whether the access would fault at an entry that points to a table.
+    #[inline]
+    fn meets_closed(&self, raw: Raw) -> bool {
+        (self.is_write() || const { matches!(F::CLOSED_TABLE, ClosedTable::Parked) })
+            && !F::is_storable(raw)
+    }
+
+    /// A read opens a parked entry too: the table below is settled first, so it lifts nothing.
+    #[cold]
+    fn open_path(&self, table: &Table<F>, index: usize, child: &Table<F>) {
+        if !self.is_write() {
+            self.context.count(Event::Relinked);
+            if self.context.breaks.has(Break::ReadLifts) {
+                return table.open_unsettled(index, self.context);
+            }
+        }
+        table.push_down(index, child, self.context);
     }
 
     #[inline]
-    fn at_leaf(&self, table: &Table<F>, slot: &Slot) -> Outcome {
-        let mut raw = table.leaf(self.gfn);
-        loop {
-            if !F::is_present(raw) {
-                return self.map(table, slot);
-            }
-            if !self.is_write() || F::is_storable(raw) {
-                self.context.count(Event::Spurious);
-                return Outcome::Spurious;
-            }
-            if !F::is_liftable(raw) {
-                return Outcome::ReadOnly;
-            }
-            match self.open_leaf(table, slot, raw) {
-                Ok(()) => return Outcome::Mapped,
-                Err(newer) => raw = newer,
-            }
+    fn at_leaf(&self, table: &'s Table<F>, slot: &Slot, raw: Raw) -> Step<'m, F, E> {
+        let used = match self.mark_used(table, raw) {
+            Ok(used) => used,
+            Err(step) => return step,
+        };
+        if !self.is_write() || F::is_storable(used) {
+            return Step::Done(self.nothing_more(raw, used));
         }
+        if !F::is_liftable(used) {
+            return Step::Done(Outcome::ReadOnly);
+        }
+        if table.level() > Level::L1 && slot.log.is_some() {
+            return self.split(table, used).unwrap_or_else(Step::Done);
+        }
+        match self.open_leaf(table, slot, used) {
+            Ok(()) => Step::Done(Outcome::Mapped),
+            Err(_) => Step::Again,
+        }
+    }
+
+    /// Sets A where an access without it may fault. Gives the entry as it is then.
+    #[inline]
+    fn mark_used(&self, table: &Table<F>, raw: Raw) -> Result<Raw, Step<'m, F, E>> {
+        if const { matches!(F::CLEAR_ACCESSED, ClearAccessed::Passes) } || F::is_accessed(raw) {
+            return Ok(raw);
+        }
+        let used = F::set_accessed(raw);
+        let entry = table.entry(table.index(self.gfn));
+        entry.compare_exchange(raw, used).map(|()| used).map_err(|_| Step::Again)
+    }
+
+    #[inline]
+    fn nothing_more(&self, found: Raw, left: Raw) -> Outcome {
+        if found != left {
+            return Outcome::Mapped;
+        }
+        self.context.count(Event::Spurious);
+        Outcome::Spurious
     }
 
     /// Dirties a leaf: **open the entry, add it to the set, mark the page**. No two may be
-    /// exchanged.
+    /// exchanged. A huge leaf is opened so only where nothing is logged.
     #[inline]
     fn open_leaf(&self, table: &Table<F>, slot: &Slot, raw: Raw) -> Result<(), Raw> {
+        let index = table.index(self.gfn);
         if self.context.breaks.has(Break::MarkEarly) {
             self.mark_early(slot);
-            table.entry(table.index(self.gfn)).compare_exchange(raw, F::open(raw))?;
-            table.writable().insert(table.index(self.gfn));
+            table.entry(index).compare_exchange(raw, F::open(raw))?;
+            table.writable().insert(index);
             return Ok(());
         }
-        let index = table.index(self.gfn);
         table.entry(index).compare_exchange(raw, F::open(raw))?;
         table.writable().insert(index);
         slot.mark(self.gfn);
@@ -139,32 +198,91 @@ impl<'a, F: Format, E: Embedder> Fault<'a, F, E> {
         }
     }
 
-    /// Maps an absent page, under its table's lock, where it is looked at again.
+    /// The first logged write to a huge leaf.
     #[cold]
-    fn map(&self, table: &Table<F>, slot: &Slot) -> Outcome {
-        let Some(backing) = self.context.embedder.resolve(self.space, self.gfn) else {
-            return Outcome::NoBacking;
-        };
+    fn split(&self, table: &Table<F>, raw: Raw) -> Ended<'m, F, E> {
+        let mut debt = self.debts.raise(self.context);
+        Ok(match table.split(table.index(self.gfn), raw, &mut debt, self.context)? {
+            Split::Frozen(replaced) => Step::Break(debt, replaced),
+            Split::Done | Split::Changed => Step::Again,
+        })
+    }
+
+    /// No leaf is there: nothing at all, or a replacement, or a table that is being linked.
+    #[cold]
+    fn at_nothing(&self, table: &'s Table<F>, slot: &Slot, raw: Raw) -> Ended<'m, F, E> {
+        if F::is_storable(raw) {
+            // Whoever links the table holds the lock until it can be found.
+            drop(table.lock(self.context));
+            return Ok(Step::Again);
+        }
+        if F::is_present(raw) {
+            return Err(Outcome::Retry);
+        }
+        let seen = self.invalidations.sequence();
+        let page = slot.guest_page(self.gfn);
+        let backing = self.context.embedder.resolve(page).ok_or(Outcome::NoBacking)?;
         if self.is_write() && backing.write == BackingWrite::Denied {
-            return Outcome::ReadOnly;
+            return Err(Outcome::ReadOnly);
         }
         slot.prepare(self.gfn);
+        match self.link_down_to(slot.largest_leaf::<F>(self.gfn, backing), table)? {
+            Linked::Table(table) => self.map(table, slot, backing, seen),
+            Linked::Occupied => Ok(Step::Again),
+        }
+    }
+
+    /// The table at `level` for the page, from `table` on, which is at that level or above it. At a
+    /// lower one, it is that table.
+    fn link_down_to(
+        &self,
+        level: Level,
+        table: &'s Table<F>,
+    ) -> Result<Linked<'s, F>, OutOfMemory> {
+        let mut table = table;
+        while table.level() > level {
+            match table.link(table.index(self.gfn), self.context)? {
+                Linked::Table(child) => table = child,
+                occupied @ Linked::Occupied => return Ok(occupied),
+            }
+        }
+        Ok(Linked::Table(table))
+    }
+
+    /// Maps an absent page, under its table's lock, where everything is looked at again.
+    fn map(
+        &self,
+        table: &'s Table<F>,
+        slot: &Slot,
+        backing: Backing,
+        seen: Sequence,
+    ) -> Ended<'m, F, E> {
+        let index = table.index(self.gfn);
         let locked = table.lock(self.context);
-        if F::is_present(table.leaf(self.gfn)) {
-            drop(locked);
-            return self.at_leaf(table, slot);
+        if table.child(index).is_some() || F::is_present(table.entry(index).load()) {
+            return Ok(Step::Again);
+        }
+        let range = table.range_of(index);
+        let fresh = self.invalidations.freshness(seen, range, self.context.embedder);
+        if fresh == Freshness::Stale {
+            return Err(Outcome::Retry);
         }
         self.install(table, slot, backing);
-        Outcome::Mapped
+        drop(locked);
+        Ok(Step::Done(Outcome::Mapped))
     }
 
     /// Writes the leaf; the table's lock is held. A storable leaf goes through the same three
     /// steps as in [`open_leaf`](Self::open_leaf).
     fn install(&self, table: &Table<F>, slot: &Slot, backing: Backing) {
-        let write = self.permission(slot, backing);
+        let write = match slot.permission(backing.write, self.protection.state()) {
+            Write::Liftable if self.is_write() => Write::Storable,
+            other => other,
+        };
         let index = table.index(self.gfn);
-        let leaf = Entry::Leaf(Leaf::new(backing.frame, write));
-        table.entry(index).publish(F::encode(leaf, Level::L1));
+        let within = self.gfn.get() & (table.pages_an_entry() - 1);
+        let frame = vellum_pte::Pfn::new(backing.frame.get() - within);
+        table.entry(index).publish(table.leaf_of(frame, write));
         if write == Write::Storable {
             table.writable().insert(index);
         }
@@ -172,20 +290,6 @@ impl<'a, F: Format, E: Embedder> Fault<'a, F, E> {
             slot.mark(self.gfn);
         }
         self.context.count(Event::Mapped);
-    }
-
-    /// A leaf may be storable at once if the guest is writing, or if nobody would hear of it: no
-    /// log, and no write-protect-all that a read must not lift. The lock orders the look at the
-    /// indicator: a table stamped by a later write-protect-all is settled after this.
-    fn permission(&self, slot: &Slot, backing: Backing) -> Write {
-        let unheard = slot.log.is_none() && self.protection.state() == ProtectAll::Off;
-        if slot.spec.access == SlotAccess::ReadOnly || backing.write == BackingWrite::Denied {
-            Write::Denied
-        } else if self.is_write() || unheard {
-            Write::Storable
-        } else {
-            Write::Liftable
-        }
     }
 
     #[inline]

@@ -4,10 +4,13 @@
 use crate::sync::{AtomicU64, Ordering};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use vellum_pte::{Format, Pfn, Raw};
+use vellum_pte::{Format, Level, Pfn, Raw};
 
 /// One entry of a hardware table, as memory. An `AtomicU64` (loom's own under loom).
 pub type EntryWord = AtomicU64;
+
+/// Entries of 64 bits in a frame.
+const ENTRIES_A_FRAME: usize = 512;
 
 /// A frame for one hardware table, on loan from the embedder.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ impl Frame {
     /// A frame that hardware knows as `pfn` and the library reaches at `entries`.
     ///
     /// # Safety
-    /// `entries` points to as many entries as the format's tables have (512 for EPT and NPT),
+    /// `entries` points to as many entries as the format's tables have (512 in a frame of 4 KiB),
     /// all zero and aligned to the table's size. Until the frame is released, they stay valid,
     /// and only hardware walking the table and the library access them.
     #[must_use]
@@ -37,6 +40,14 @@ impl Frame {
     #[must_use]
     pub const fn pfn(&self) -> Pfn {
         self.pfn
+    }
+
+    /// The frame `place` frames further on, of those that were allocated side by side.
+    pub(crate) const fn beside(&self, place: u32) -> Self {
+        let pfn = Pfn::new(self.pfn.get() + place as u64);
+        // SAFETY: `Embedder::allocate_roots` promises as many frames as roots were asked for.
+        let entries = unsafe { self.entries.add(place as usize * ENTRIES_A_FRAME) };
+        Self { pfn, entries }
     }
 
     /// Where its entries are: what was given to [`from_raw`](Self::from_raw).
@@ -113,12 +124,37 @@ impl EntryCell<'_> {
         Raw(self.0.swap(Raw::ABSENT.0, Ordering::AcqRel))
     }
 
-    /// Takes storability away. Says whether there was any.
+    /// Takes storability away. Says whether there was any. Of an entry that points to a table,
+    /// only for a settle.
     #[inline]
     pub(crate) fn close<F: Format>(self) -> Closed {
+        self.close_while::<F>(F::is_storable)
+    }
+
+    /// Takes storability from a leaf, and leaves an entry alone that points to a table (it may have
+    /// become one).
+    #[inline]
+    pub(crate) fn close_leaf<F: Format>(self, level: Level) -> Closed {
+        self.close_while::<F>(|raw| F::is_storable(raw) && F::is_leaf(raw, level))
+    }
+
+    #[inline]
+    fn close_while<F: Format>(self, may_close: impl Fn(Raw) -> bool) -> Closed {
         let mut raw = self.load();
-        while F::is_storable(raw) {
+        while may_close(raw) {
             match self.compare_exchange(raw, F::close(raw)) {
+                Ok(()) => return Closed::Now,
+                Err(newer) => raw = newer,
+            }
+        }
+        Closed::Before
+    }
+
+    /// Takes A from a leaf. Says whether it had it.
+    pub(crate) fn take_accessed<F: Format>(self, level: Level) -> Closed {
+        let mut raw = self.load();
+        while F::is_leaf(raw, level) && F::is_accessed(raw) {
+            match self.compare_exchange(raw, F::clear_accessed(raw)) {
                 Ok(()) => return Closed::Now,
                 Err(newer) => raw = newer,
             }
@@ -135,11 +171,11 @@ impl EntryCell<'_> {
     }
 }
 
-/// What [`EntryCell::close`] found.
+/// Whether something was taken from an entry that a TLB may hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Closed {
-    /// It was storable until now: some TLB may hold it so.
+    /// Until now it was there (storability, for [`EntryCell::close`]): some TLB may hold it so.
     Now,
-    /// It was not storable. Some TLB may hold it so all the same, if a debt is outstanding (F2).
+    /// It was not there. Some TLB may hold it so all the same, if a debt is outstanding (F2).
     Before,
 }

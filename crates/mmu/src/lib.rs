@@ -47,17 +47,17 @@
 //!     fn has_barrier_all(&self) -> bool { false }
 //!     fn barrier_all(&self) {}
 //!     fn relax(&self) { std::thread::yield_now() }
-//!     fn resolve(&self, _: AddressSpace, gfn: Gfn) -> Option<Backing> {
-//!         let frame = Pfn::new(0x4_0000 + gfn.get());
+//!     fn resolve(&self, page: GuestPage) -> Option<Backing> {
+//!         let frame = Pfn::new(0x4_0000 + page.gfn.get());
 //!         Some(Backing { frame, write: BackingWrite::Allowed, largest: Level::L1 })
 //!     }
-//!     fn write(&self, _: AddressSpace, _: Gpa, _: &[u8]) -> Result<(), NoBacking> { Ok(()) }
+//!     fn write(&self, _: GuestPage, _: u64, _: &[u8]) -> Result<(), NoBacking> { Ok(()) }
 //! }
 //!
 //! let mmu = Mmu::<Ept, _>::new(Hypervisor, Config::default())?;
 //! let range = GfnRange::new(Gfn::new(0), 1024).expect("in range");
 //! let (id, space) = (SlotId(0), AddressSpace::NORMAL);
-//! mmu.create_slot(SlotSpec { id, space, range, access: SlotAccess::ReadWrite, log: LogMode::On })?;
+//! mmu.create_slot(SlotSpec { log: LogMode::On, ..SlotSpec::new(id, space, range) })?;
 //!
 //! // In the exit handler:
 //! let mut vcpu = mmu.vcpu()?;
@@ -77,7 +77,9 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod ageing;
 mod allocate;
+mod batch;
 mod breaks;
 mod counters;
 mod debts;
@@ -85,12 +87,19 @@ mod dirty;
 mod embedder;
 mod fault;
 mod frame;
+mod huge;
+mod invalidation;
 mod lock;
 mod log;
+mod manual;
 mod mmu;
 mod once_box;
+mod protect_all;
 mod protection;
+mod protector;
 mod read_side;
+mod roots;
+mod slot_changes;
 mod slots;
 mod sync;
 mod table;
@@ -98,16 +107,23 @@ mod vcpu;
 mod vm_context;
 mod writer;
 
+pub use ageing::AgeError;
 pub use allocate::OutOfMemory;
 pub use breaks::Break;
 #[cfg(feature = "counters")]
 pub use counters::CounterSnapshot;
 pub use counters::Event;
-pub use embedder::{Backing, BackingWrite, Embedder, NoBacking, Scope};
+pub use dirty::Initial;
+pub use embedder::{Backing, BackingWrite, Embedder, GuestPage, NoBacking, Scope};
 pub use fault::{Access, Outcome};
 pub use frame::{EntryWord, Frame};
+pub use huge::{HugeLeaves, SplitError, SplitReport};
+pub use invalidation::Invalidation;
 pub use log::{LogError, Origin, Protect};
-pub use mmu::{Config, Mmu};
-pub use slots::{CreateSlotError, LogMode, NoSlot, SlotAccess, SlotSpec};
+pub use manual::{ClearError, ClearRange};
+pub use mmu::{AccessedBits, Config, CreateVmError, Mmu};
+pub use slots::{
+    ChangeSlotError, CreateSlotError, LogMode, MemoryId, NoSlot, SlotAccess, SlotSpec,
+};
 pub use vcpu::Vcpu;
 pub use writer::{GuestWriter, WriteError};

@@ -1,16 +1,16 @@
-//! The dirty log: start, harvest, owe, stop; and write-protect-all.
+//! The dirty log: start, harvest, owe, stop.
 
 use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
 use crate::debts::Debt;
-use crate::dirty::{DirtySet, bits};
+use crate::dirty::{DirtySet, Initial, bits};
 use crate::embedder::Embedder;
 use crate::mmu::{Mmu, State};
-use crate::slots::{NoSlot, Slot};
-use crate::table::Table;
+use crate::protector::Protector;
+use crate::slots::{NoSlot, Slot, SlotSpec};
 use alloc::boxed::Box;
 use vellum_memory::RegionSet;
-use vellum_pte::{AddressSpace, Format, Gfn, SlotId};
+use vellum_pte::{AddressSpace, Format, Gfn, Level, SlotId};
 
 /// Why an operation on a slot's log failed. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -55,37 +55,39 @@ pub enum Origin {
 }
 
 impl<F: Format, E: Embedder> Mmu<F, E> {
-    /// Starts logging a slot: before it returns, everything mapped of it is write-protected, so
-    /// that every store from then on is logged. On while on: the log is kept as it is.
+    /// Starts logging a slot. On while on: the log is kept as it is.
+    ///
+    /// [`Initial::Clean`]: before it returns, everything mapped of the slot is write-protected, so
+    /// that every store from then on is logged. Huge leaves are split by the first write to each, or
+    /// by [`split_huge`](Self::split_huge). [`Initial::AllSet`]: every page is dirty, nothing is
+    /// protected, and it takes no longer for more that is mapped.
     ///
     /// # Errors
     /// [`LogError::NoSlot`], [`LogError::OutOfMemory`].
-    pub fn start_log(&self, id: SlotId) -> Result<(), LogError> {
+    pub fn start_log(&self, id: SlotId, initial: Initial) -> Result<(), LogError> {
         while let Some(pages) = self.pages_without_log(id)? {
-            self.attach_log(id, self.new_log(pages)?)?;
+            self.attach_log(id, self.new_log(pages, initial)?)?;
         }
-        let mut debt = self.debts.raise(self.context());
-        let state = self.enter();
-        let protected =
-            state.slots.named(id).map(|slot| self.protect_slot(&state, slot, &mut debt));
-        drop(state);
-        drop(debt);
-        Ok(protected?)
+        match initial {
+            Initial::Clean => Ok(self.protect_mapped(id)?),
+            Initial::AllSet => Ok(()),
+        }
     }
 
-    /// Stops logging a slot and frees its log. Pages become writable again one by one. When the
-    /// last log stops, write-protect-all is off.
+    /// Stops logging a slot and frees its log. Where huge leaves may be, they are back on return
+    /// ([`recover_huge`](Self::recover_huge)); small ones become writable again one by one. When
+    /// the last log stops, write-protect-all is off.
     ///
     /// # Errors
     /// [`LogError::NoSlot`], [`LogError::NotLogged`].
     pub fn stop_log(&self, id: SlotId) -> Result<(), LogError> {
         let mut state = self.read_side.exclude(&self.embedder);
         let log = state.slots.named_mut(id)?.log.take().ok_or(LogError::NotLogged(id))?;
-        if state.slots.iter().all(|slot| slot.log.is_none()) {
-            self.write_protect_all_off();
-        }
+        self.end_protection_without_logs(&state);
         drop(state);
         drop(log);
+        // Whoever deletes the slot meanwhile needs no huge leaf.
+        let _ = self.recover_huge(id);
         Ok(())
     }
 
@@ -139,29 +141,15 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         }
     }
 
-    /// Makes every store trap again, in all slots, at a cost that depends neither on the guest's
-    /// memory nor on its vCPUs: a new generation, one settled table for each root, one shoot-down.
-    /// The protection is pushed down to the tables one by one, by the faults that meet it.
-    ///
-    /// On return: every page that a store changes from now on is marked dirty by a fault that ends
-    /// after whatever the caller took out of the log before.
-    pub fn write_protect_all(&self) {
-        let debt = self.debts.raise(self.context());
+    /// Protects everything that is mapped of a slot, and makes room in its log for it.
+    pub(crate) fn protect_mapped(&self, id: SlotId) -> Result<(), NoSlot> {
+        let mut debt = self.debts.raise(self.context());
         let state = self.enter();
-        let turn = self.protection.turn(&self.embedder);
-        let generation = self.protection.advance(&turn);
-        for root in &state.roots {
-            let mut locked = root.lock(self.context());
-            root.settle(&mut locked, generation, self.context());
-        }
-        drop(turn);
+        let protected =
+            state.slots.named(id).map(|slot| self.protect_slot(&state, slot, &mut debt));
         drop(state);
-        debt.pay();
-    }
-
-    /// Ends write-protect-all, lazily: what is closed opens at the next write.
-    pub fn write_protect_all_off(&self) {
-        self.protection.disable(&self.protection.turn(&self.embedder));
+        drop(debt);
+        protected
     }
 
     /// Swap the words out, protect what was set, one shoot-down for all, and only then hand over.
@@ -169,11 +157,10 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let mut debt = self.debts.raise(self.context());
         let state = self.enter();
         let (slot, log) = logged(&state, id, Some(into))?;
-        let mut pages = Protector { root: state.root(slot.spec.space), table: None };
+        let mut pages = Protector::new(&state, slot, self.context());
         self.take(log, |word, mask| {
             into.insert_word(word as u64, mask);
-            let first = slot.spec.range.first().get() + word as u64 * 64;
-            pages.protect(Gfn::new(first), mask, &mut debt, self);
+            pages.protect(word as u64, mask, &mut debt);
         });
         drop(state);
         drop(debt);
@@ -205,63 +192,25 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         Ok(())
     }
 
-    /// Protects everything mapped of a slot, and makes room in its log for it.
+    /// Closes what the writable sets of the slot's tables name, lock-free, leaves only: whether
+    /// stores pass an entry that points to a table is write-protect-all's affair.
     fn protect_slot(&self, state: &State<F>, slot: &Slot, debt: &mut Debt<'_, E>) {
-        let range = slot.spec.range;
-        state.root(slot.spec.space).for_each_leaf_table(range, &mut |table| {
-            let span = table.span(range);
-            if let Some(log) = &slot.log {
-                log.prepare(slot.page(table.base_of(span.start)));
-                log.prepare(slot.page(table.base_of(span.end - 1)));
-            }
-            let inside = table.writable().iter().filter(|index| span.contains(index));
-            debt.note(table.close(inside, self.context()));
-        });
-    }
-}
-
-/// Takes storability from pages, remembering the table that the last one was in.
-struct Protector<'a, F: Format> {
-    root: &'a Table<F>,
-    table: Option<&'a Table<F>>,
-}
-
-impl<'a, F: Format> Protector<'a, F> {
-    /// Protects the pages of `mask` from `first` on, table by table.
-    fn protect<E: Embedder>(
-        &mut self,
-        first: Gfn,
-        mask: u64,
-        debt: &mut Debt<'_, E>,
-        mmu: &Mmu<F, E>,
-    ) {
-        let mut rest = mask;
-        while rest != 0 {
-            let gfn = Gfn::new(first.get() + u64::from(rest.trailing_zeros()));
-            let here = rest & below(Table::<F>::end_of_leaf_table(gfn) - first.get());
-            if let Some(table) = self.table_of(gfn) {
-                let index = |bit| table.index(Gfn::new(first.get() + bit as u64));
-                debt.note(table.close(bits(here).map(index), mmu.context()));
-            }
-            rest &= !here;
+        let SlotSpec { space, range, .. } = slot.spec;
+        for root in state.roots.over(space, range) {
+            root.for_each(range, &mut |table, span| {
+                if table.level() == Level::L1 {
+                    slot.prepare(table.base_of(span.start));
+                    slot.prepare(table.base_of(span.end - 1));
+                }
+                let inside = table.writable().iter().filter(|index| span.contains(index));
+                debt.note(table.close_leaves(inside, self.context()));
+            });
         }
     }
-
-    fn table_of(&mut self, gfn: Gfn) -> Option<&'a Table<F>> {
-        if !self.table.is_some_and(|table| table.covers(gfn)) {
-            self.table = self.root.leaf_table(gfn);
-        }
-        self.table
-    }
-}
-
-/// A mask of the bits below `count`.
-const fn below(count: u64) -> u64 {
-    if count < 64 { (1 << count) - 1 } else { u64::MAX }
 }
 
 /// A slot and its log; with a set to fill, one that fits.
-fn logged<'s, F: Format>(
+pub(crate) fn logged<'s, F: Format>(
     state: &'s State<F>,
     id: SlotId,
     into: Option<&RegionSet>,

@@ -2,9 +2,12 @@
 
 use crate::allocate::{OutOfMemory, try_reserve_one};
 use crate::dirty::DirtySet;
+use crate::embedder::{Backing, BackingWrite, GuestPage};
+use crate::protection::ProtectAll;
+use crate::table::Table;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use vellum_pte::{AddressSpace, Gfn, GfnRange, SlotId};
+use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Level, SlotId, Write};
 
 /// Whether the guest may write a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +25,15 @@ pub enum LogMode {
     Off,
     /// Logged from the first write on.
     On,
+    /// Logged, and every page counts as written: a consumer that begins with everything takes the
+    /// first round from the log too (seed: `KVM_DIRTY_LOG_INITIALLY_SET`).
+    AllSet,
 }
+
+/// The embedder's name for the memory behind a slot: handed back when a page of it is resolved or
+/// written, and never looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct MemoryId(pub u64);
 
 /// A memslot to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +48,17 @@ pub struct SlotSpec {
     pub access: SlotAccess,
     /// Whether writes are logged from the start.
     pub log: LogMode,
+    /// What is behind it.
+    pub memory: MemoryId,
+}
+
+impl SlotSpec {
+    /// A slot that may be written, is not logged, and whose memory is named by its first page.
+    #[must_use]
+    pub const fn new(id: SlotId, space: AddressSpace, range: GfnRange) -> Self {
+        let (access, log) = (SlotAccess::ReadWrite, LogMode::Off);
+        Self { id, space, range, access, log, memory: MemoryId(range.first().get()) }
+    }
 }
 
 /// Why a slot was not made. Nothing has changed.
@@ -64,6 +86,27 @@ pub enum CreateSlotError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
+/// Why a slot was not changed. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeSlotError {
+    /// There is no such slot.
+    #[error(transparent)]
+    NoSlot(#[from] NoSlot),
+    /// Its size, its address space, its memory or whether it may be written would be another: delete
+    /// it and create it anew.
+    #[error("slot {0:?} cannot change its size, space, memory or access")]
+    Fixed(SlotId),
+    /// It cannot be there, or there is no memory for its log.
+    #[error(transparent)]
+    Place(#[from] CreateSlotError),
+}
+
+impl From<OutOfMemory> for ChangeSlotError {
+    fn from(error: OutOfMemory) -> Self {
+        Self::Place(error.into())
+    }
+}
+
 /// There is no slot of this name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("there is no slot {0:?}")]
@@ -81,6 +124,47 @@ impl Slot {
     #[inline]
     pub(crate) fn page(&self, gfn: Gfn) -> u64 {
         gfn.get() - self.spec.range.first().get()
+    }
+
+    #[inline]
+    pub(crate) fn guest_page(&self, gfn: Gfn) -> GuestPage {
+        let SlotSpec { id: slot, memory, space, .. } = self.spec;
+        GuestPage { slot, memory, index: self.page(gfn), space, gfn }
+    }
+
+    /// The level of the largest leaf that may map a page. Where writes are logged, each page has
+    /// its own.
+    pub(crate) fn largest_leaf<F: Format>(&self, gfn: Gfn, backing: Backing) -> Level {
+        let mut level = Level::L1;
+        while let Some(above) = level.above()
+            && self.log.is_none()
+            && above <= backing.largest
+            && above <= Level::L3
+            && self.fits::<F>(above, gfn, backing)
+        {
+            level = above;
+        }
+        level
+    }
+
+    /// Whether guest and host memory are aligned alike, and the leaf is inside the slot.
+    fn fits<F: Format>(&self, level: Level, gfn: Gfn, backing: Backing) -> bool {
+        let pages = Table::<F>::pages_at(level);
+        let alike = (gfn.get() ^ backing.frame.get()).is_multiple_of(pages);
+        alike && Table::<F>::leaf_fits(level, gfn, self.spec.range)
+    }
+
+    /// What stores to a leaf that nobody is writing to may do: pass if nobody would hear of it, for
+    /// there is no log, and no write-protect-all that a read must not lift. Asked under the lock of
+    /// the leaf's table: a table stamped by a later write-protect-all is settled after this.
+    pub(crate) fn permission(&self, backing: BackingWrite, protection: ProtectAll) -> Write {
+        if self.spec.access == SlotAccess::ReadOnly || backing == BackingWrite::Denied {
+            Write::Denied
+        } else if self.log.is_none() && protection == ProtectAll::Off {
+            Write::Storable
+        } else {
+            Write::Liftable
+        }
     }
 
     /// Makes room in the log for a page's own bit, if there is memory for it.
@@ -128,32 +212,53 @@ impl Slots {
         self.by_page.iter()
     }
 
-    /// The slot that stands in the way of `spec`, if any.
+    /// The slot that stands in the way of `spec`, if any: of its name, or of its pages.
     pub(crate) fn clash(&self, spec: &SlotSpec) -> Option<SlotId> {
         if self.named(spec.id).is_ok() {
             return Some(spec.id);
         }
+        self.others_there(spec)
+    }
+
+    /// A slot of another name that has pages of `spec`.
+    pub(crate) fn others_there(&self, spec: &SlotSpec) -> Option<SlotId> {
         let last = Gfn::new(spec.range.end().get() - 1);
-        let below = self.by_page[..self.first_above(spec.space, last)].last()?;
-        (below.spec.space == spec.space && below.spec.range.overlaps(spec.range))
-            .then_some(below.spec.id)
+        let below = self.by_page[..self.first_above(spec.space, last)].iter().rev();
+        let there = below
+            .take_while(|slot| slot.spec.space == spec.space)
+            .take_while(|slot| slot.spec.range.overlaps(spec.range));
+        there.map(|slot| slot.spec.id).find(|id| *id != spec.id)
     }
 
     pub(crate) fn insert(&mut self, slot: Slot) -> Result<(), OutOfMemory> {
         try_reserve_one(&mut self.by_page)?;
         try_reserve_one(&mut self.by_name)?;
-        let at = self.first_above(slot.spec.space, slot.spec.range.first());
-        self.by_name.push((slot.spec.id, at));
-        self.by_page.insert(at, slot);
-        self.rename();
+        self.place(slot);
         Ok(())
     }
 
     pub(crate) fn remove(&mut self, id: SlotId) -> Result<Slot, NoSlot> {
-        let slot = self.by_page.remove(self.position(id)?);
-        self.by_name.pop();
-        self.rename();
-        Ok(slot)
+        let name = self.name(id)?;
+        let (_, at) = self.by_name.remove(name);
+        self.by_name.iter_mut().filter(|(_, place)| *place > at).for_each(|entry| entry.1 -= 1);
+        Ok(self.by_page.remove(at))
+    }
+
+    /// Gives a slot another first page, where nothing stands in its way.
+    pub(crate) fn relocate(&mut self, id: SlotId, range: GfnRange) -> Result<(), NoSlot> {
+        let mut slot = self.remove(id)?;
+        slot.spec.range = range;
+        self.place(slot);
+        Ok(())
+    }
+
+    /// There is room.
+    fn place(&mut self, slot: Slot) {
+        let at = self.first_above(slot.spec.space, slot.spec.range.first());
+        let name = self.by_name.partition_point(|(name, _)| *name < slot.spec.id);
+        self.by_name.iter_mut().filter(|(_, place)| *place >= at).for_each(|entry| entry.1 += 1);
+        self.by_name.insert(name, (slot.spec.id, at));
+        self.by_page.insert(at, slot);
     }
 
     /// The place of the first slot that begins above `gfn`.
@@ -164,17 +269,10 @@ impl Slots {
     }
 
     fn position(&self, id: SlotId) -> Result<usize, NoSlot> {
-        match self.by_name.binary_search_by_key(&id, |(name, _)| *name) {
-            Ok(place) => Ok(self.by_name[place].1),
-            Err(_) => Err(NoSlot(id)),
-        }
+        Ok(self.by_name[self.name(id)?].1)
     }
 
-    /// Rebuilds the order by name, in the room it has.
-    fn rename(&mut self) {
-        for (at, (entry, slot)) in self.by_name.iter_mut().zip(&self.by_page).enumerate() {
-            *entry = (slot.spec.id, at);
-        }
-        self.by_name.sort_unstable();
+    fn name(&self, id: SlotId) -> Result<usize, NoSlot> {
+        self.by_name.binary_search_by_key(&id, |(name, _)| *name).map_err(|_| NoSlot(id))
     }
 }

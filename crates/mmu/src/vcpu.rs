@@ -2,7 +2,7 @@
 
 use crate::counters::Event;
 use crate::embedder::Embedder;
-use crate::fault::{Access, Fault, Outcome};
+use crate::fault::{Access, Fault, Outcome, Step};
 use crate::mmu::Mmu;
 use crate::read_side::Seat;
 use crate::vm_context::Context;
@@ -24,28 +24,43 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
     }
 
     /// Handles a second-stage fault at `gpa`: looks the page up, maps it or opens it, and logs a
-    /// write. Takes no lock, unless a table has to be made or write-protect-all to be pushed down.
+    /// write. Takes no lock, unless something has to be mapped or write-protect-all to be pushed
+    /// down. Makes a shoot-down only where the first logged write splits a huge leaf on hardware
+    /// that asks for break-before-make.
     #[inline]
     pub fn fault(&mut self, space: AddressSpace, gpa: Gpa, access: Access) -> Outcome {
+        let mmu = self.mmu;
+        self.seat.tally.count(Event::Fault, 1);
+        let outcome = loop {
+            match self.attempt(space, gpa, access) {
+                Step::Done(outcome) => break outcome,
+                Step::Again => {}
+                Step::Break(debt, replaced) => mmu.put_in_place(debt, space, replaced),
+            }
+        };
+        if matches!(outcome, Outcome::Mapped | Outcome::Spurious) {
+            mmu.embedder.flush_local(gpa);
+        }
+        outcome
+    }
+
+    #[inline]
+    fn attempt(&self, space: AddressSpace, gpa: Gpa, access: Access) -> Step<'m, F, E> {
         let mmu = self.mmu;
         let state = mmu.read_side.enter(self.seat, &mmu.embedder);
         let context =
             Context { embedder: &mmu.embedder, tally: &self.seat.tally, breaks: mmu.breaks };
-        context.count(Event::Fault);
         let fault = Fault {
             state: &state,
             protection: &mmu.protection,
+            invalidations: &mmu.invalidations,
+            debts: &mmu.debts,
             context,
             space,
             gfn: gpa.gfn(),
             access,
         };
-        let outcome = fault.handle();
-        drop(state);
-        if matches!(outcome, Outcome::Mapped | Outcome::Spurious) {
-            mmu.embedder.flush_local(gpa);
-        }
-        outcome
+        fault.handle()
     }
 }
 

@@ -41,7 +41,8 @@ impl<'m, F: Format, E: Embedder> GuestWriter<'m, F, E> {
         }
         for (at, part) in pages(gpa, bytes) {
             let slot = writable_slot(&state, space, at)?;
-            let written = self.mmu.embedder.write(space, at, part);
+            let page = slot.guest_page(at.gfn());
+            let written = self.mmu.embedder.write(page, at.offset(), part);
             written.map_err(|NoBacking| WriteError::NoBacking(at))?;
             slot.prepare(at.gfn());
             slot.mark(at.gfn());

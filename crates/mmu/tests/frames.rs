@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 use vellum_memory::{Layout, PageSet, Region};
 use vellum_mmu::*;
-use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Level, Pfn, SlotId};
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Level, Pfn, SlotId};
 
 const SPACE: AddressSpace = AddressSpace::NORMAL;
 
@@ -84,15 +84,12 @@ impl Embedder for Lender {
         std::thread::yield_now();
     }
 
-    fn resolve(&self, _: AddressSpace, gfn: Gfn) -> Option<Backing> {
-        Some(Backing {
-            frame: Pfn::new(gfn.get()),
-            write: BackingWrite::Allowed,
-            largest: Level::L1,
-        })
+    fn resolve(&self, page: GuestPage) -> Option<Backing> {
+        let (frame, write) = (Pfn::new(page.gfn.get()), BackingWrite::Allowed);
+        Some(Backing { frame, write, largest: Level::L1 })
     }
 
-    fn write(&self, _: AddressSpace, _: Gpa, _: &[u8]) -> Result<(), NoBacking> {
+    fn write(&self, _: GuestPage, _: u64, _: &[u8]) -> Result<(), NoBacking> {
         Ok(())
     }
 }
@@ -111,8 +108,7 @@ fn vm() -> (Lender, Mmu<Ept, Lender>) {
 
 fn create(mmu: &Mmu<Ept, Lender>, id: u16, first: u64, pages: u64) {
     let range = GfnRange::new(Gfn::new(first), pages).expect("in range");
-    let (access, log) = (SlotAccess::ReadWrite, LogMode::Off);
-    mmu.create_slot(SlotSpec { id: SlotId(id), space: SPACE, range, access, log }).expect("fits");
+    mmu.create_slot(SlotSpec::new(SlotId(id), SPACE, range)).expect("fits");
 }
 
 fn touch(mmu: &Mmu<Ept, Lender>, gfn: u64) {
@@ -164,7 +160,7 @@ fn a_vm_without_frames_for_its_roots_keeps_none() {
     for left in 0..3 {
         let lender = limited(left);
         let config = Config { spaces: 3, ..Config::default() };
-        assert_eq!(Mmu::<Ept, _>::new(lender.clone(), config).err(), Some(OutOfMemory));
+        assert_eq!(Mmu::<Ept, _>::new(lender.clone(), config).err(), Some(OutOfMemory.into()));
         assert_eq!(lender.out(), 0);
     }
 }
@@ -189,12 +185,9 @@ fn a_fault_that_finds_no_frame_may_be_tried_again() {
 fn a_slot_may_end_with_the_tables_and_no_later() {
     let (_lender, mmu) = vm();
     let end = 1 << 36;
-    let spec = |pages| SlotSpec {
-        id: SlotId(0),
-        space: SPACE,
-        range: GfnRange::new(Gfn::new(end - 3), pages).expect("in range"),
-        access: SlotAccess::ReadWrite,
-        log: LogMode::On,
+    let spec = |pages| {
+        let range = GfnRange::new(Gfn::new(end - 3), pages).expect("in range");
+        SlotSpec { log: LogMode::On, ..SlotSpec::new(SlotId(0), SPACE, range) }
     };
     let (found, limit) = (Gfn::new(end + 1), Gfn::new(end));
     let refused = CreateSlotError::OutOfReach { end: found, limit };

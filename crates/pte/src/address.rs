@@ -156,6 +156,14 @@ impl GfnRange {
         }
     }
 
+    /// The pages that both have; `None` if there are none.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Option<Self> {
+        let first = self.first.max(other.first);
+        let pages = self.end().min(other.end()).checked_sub(first)?;
+        if pages > 0 { Self::new(first, pages) } else { None }
+    }
+
     /// Whether the two share a page.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {

@@ -49,6 +49,12 @@ impl Leaf {
 pub enum Entry {
     /// Nothing is mapped: any access faults.
     Absent,
+    /// Nothing is mapped for now: somebody replaces a table by a leaf or a leaf by a table, and an
+    /// access that faults meanwhile is tried again.
+    Frozen {
+        /// The frame of the table that comes or goes: it tells one replacement from another.
+        table: Pfn,
+    },
     /// A further table.
     Table {
         /// The frame that holds it.

@@ -1,7 +1,8 @@
 //! Intel EPT.
 
-use crate::x86::{ADDRESS, Bits, disjoint};
-use crate::{Entry, Format, Level, Raw};
+use crate::bits::disjoint;
+use crate::x86::{self, ADDRESS, Bits};
+use crate::{ClearAccessed, ClosedTable, Entry, Format, Level, Opened, Raw, Replace, Root};
 
 // Intel SDM vol. 3C, tables 29-1 to 29-7 (entries of the EPT paging structures).
 //
@@ -16,6 +17,7 @@ use crate::{Entry, Format, Level, Raw};
 // | 9     | DIRTY    | leaf             | hardware | set by a write, if EPTP bit 6 is; T1 |
 // | 51:12 | ADDRESS  | all              | library  | frame |
 // | 52    | LIFTABLE | leaf             | software | only logging keeps W clear |
+// | 53    | FROZEN   | nothing present  | software | a replacement is under way |
 // | 61    | SPP      | 4 KiB leaf       | library  | sub-page write permissions; reserved here for them |
 // | 63    | VE       | all              | library  | suppress #VE; always clear |
 const READ: u64 = 1 << 0;
@@ -27,10 +29,11 @@ const HUGE: u64 = 1 << 7;
 const ACCESSED: u64 = 1 << 8;
 const DIRTY: u64 = 1 << 9;
 const LIFTABLE: u64 = 1 << 52;
+const FROZEN: u64 = 1 << 53;
 const SPP: u64 = 1 << 61;
 const VE: u64 = 1 << 63;
 const _: () = assert!(disjoint(&[
-    READ, WRITE, EXECUTE, MEMTYPE, HUGE, ACCESSED, DIRTY, ADDRESS, LIFTABLE, SPP, VE
+    READ, WRITE, EXECUTE, MEMTYPE, HUGE, ACCESSED, DIRTY, ADDRESS, LIFTABLE, FROZEN, SPP, VE
 ]));
 const _: () = assert!(WRITE_BACK & !MEMTYPE == 0);
 
@@ -43,6 +46,7 @@ const BITS: Bits = Bits {
     accessed: ACCESSED,
     dirty: DIRTY,
     liftable: LIFTABLE,
+    frozen: FROZEN,
 };
 
 /// Intel's extended page tables, four levels.
@@ -51,11 +55,20 @@ pub struct Ept;
 
 impl Format for Ept {
     const NAME: &'static str = "ept";
-    const ROOT: Level = Level::L4;
+    const ADDRESS_BITS: u32 = x86::ADDRESS_BITS;
     const INDEX_BITS: u32 = 9;
     // Intel SDM vol. 3C, 29.4.2: guest-physical and combined paging-structure-cache entries hold
     // the logical AND of the permissions of the entries used to reach them.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
+
+    const CLOSED_TABLE: ClosedTable = ClosedTable::ReadOnly;
+    const REPLACE: Replace = Replace::AtOnce;
+    const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::Passes;
+    const OPENED: Opened = Opened::KeepsDirty;
+
+    fn root(address_bits: u32) -> Option<Root> {
+        x86::root(address_bits)
+    }
 
     #[inline]
     fn encode(entry: Entry, level: Level) -> Raw {
@@ -69,7 +82,12 @@ impl Format for Ept {
 
     #[inline]
     fn is_present(raw: Raw) -> bool {
-        raw.0 & BITS.present != 0
+        BITS.is_present(raw)
+    }
+
+    #[inline]
+    fn is_leaf(raw: Raw, level: Level) -> bool {
+        BITS.is_leaf(raw, level)
     }
 
     #[inline]
@@ -83,6 +101,11 @@ impl Format for Ept {
     }
 
     #[inline]
+    fn is_accessed(raw: Raw) -> bool {
+        raw.0 & ACCESSED != 0
+    }
+
+    #[inline]
     fn open(raw: Raw) -> Raw {
         Raw(raw.0 | WRITE)
     }
@@ -90,5 +113,15 @@ impl Format for Ept {
     #[inline]
     fn close(raw: Raw) -> Raw {
         Raw(raw.0 & !WRITE)
+    }
+
+    #[inline]
+    fn set_accessed(raw: Raw) -> Raw {
+        Raw(raw.0 | ACCESSED)
+    }
+
+    #[inline]
+    fn clear_accessed(raw: Raw) -> Raw {
+        Raw(raw.0 & !ACCESSED)
     }
 }

@@ -17,6 +17,54 @@ impl Raw {
     pub const ABSENT: Self = Self(0);
 }
 
+/// Where a walk begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Root {
+    /// The level of the root tables.
+    pub level: Level,
+    /// How many root tables lie side by side, a power of two: the address bits above the first
+    /// table's choose one. More than one only where the architecture concatenates (Arm).
+    pub tables: u32,
+}
+
+/// What becomes of an entry that points to a table when no store may pass it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClosedTable {
+    /// It loses its write permission: loads pass.
+    ReadOnly,
+    /// It has no permission to lose and is **parked**: invalid for hardware, its address kept. The
+    /// first access of any kind faults and links it again.
+    Parked,
+}
+
+/// How a leaf is replaced by a table or a table by a leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replace {
+    /// In one step: hardware that holds the old entry uses the one or the other.
+    AtOnce,
+    /// Break before make: invalid first, then a shoot-down, then the new entry. Hardware that finds
+    /// both sizes for one address may fault or worse.
+    BreakFirst,
+}
+
+/// What a leaf with a clear A bit means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClearAccessed {
+    /// Nobody has used it since; the next use passes.
+    Passes,
+    /// The next use faults, unless hardware was told to set the bit by itself.
+    MayFault,
+}
+
+/// What opening a leaf does to its D bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opened {
+    /// Nothing.
+    KeepsDirty,
+    /// It sets it: W and D are one bit.
+    IsDirty,
+}
+
 /// How one architecture spells second-stage entries.
 ///
 /// The functions on [`Raw`] beside [`encode`](Format::encode) and [`decode`](Format::decode) are
@@ -26,8 +74,8 @@ pub trait Format: Send + Sync + 'static {
     /// The name on command lines and in reports.
     const NAME: &'static str;
 
-    /// The level of the root table.
-    const ROOT: Level;
+    /// How many bits of guest address tables translate that were not told otherwise.
+    const ADDRESS_BITS: u32;
 
     /// log2 of the entries in a table.
     const INDEX_BITS: u32;
@@ -37,20 +85,42 @@ pub trait Format: Send + Sync + 'static {
     /// implementation cites its manual.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool;
 
+    /// What a closed entry that points to a table is for hardware.
+    const CLOSED_TABLE: ClosedTable;
+
+    /// How an entry changes between table and leaf.
+    const REPLACE: Replace;
+
+    /// What a leaf without A does.
+    const CLEAR_ACCESSED: ClearAccessed;
+
+    /// What [`open`](Format::open) does to D.
+    const OPENED: Opened;
+
+    /// The root of tables that translate `address_bits` of guest address; `None` where the format
+    /// has no such tables.
+    fn root(address_bits: u32) -> Option<Root>;
+
     /// Spells `entry` at `level`.
     fn encode(entry: Entry, level: Level) -> Raw;
 
     /// Reads an entry at `level`.
     fn decode(raw: Raw, level: Level) -> Entry;
 
-    /// Whether anything is mapped.
+    /// Whether there is anything: a table (closed ones too), a leaf, or a replacement under way.
     fn is_present(raw: Raw) -> bool;
+
+    /// Whether an entry at `level` maps a page.
+    fn is_leaf(raw: Raw, level: Level) -> bool;
 
     /// Whether a store may pass this entry without a fault.
     fn is_storable(raw: Raw) -> bool;
 
     /// Whether a leaf is one that a fault may make storable, or has.
     fn is_liftable(raw: Raw) -> bool;
+
+    /// Whether a leaf has A.
+    fn is_accessed(raw: Raw) -> bool;
 
     /// The same entry, storable. Only for a table entry or a liftable leaf.
     #[must_use]
@@ -59,4 +129,12 @@ pub trait Format: Send + Sync + 'static {
     /// The same entry, no longer storable; a leaf stays liftable.
     #[must_use]
     fn close(raw: Raw) -> Raw;
+
+    /// The same leaf with A.
+    #[must_use]
+    fn set_accessed(raw: Raw) -> Raw;
+
+    /// The same leaf without A.
+    #[must_use]
+    fn clear_accessed(raw: Raw) -> Raw;
 }

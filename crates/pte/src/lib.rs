@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | [`Ept`] | Intel SDM vol. 3C, 29.3 "The Extended Page Table Mechanism" | 4 | 4 KiB, 2 MiB, 1 GiB |
 //! | [`Npt`] | AMD APM vol. 2, 15.25 "Nested Paging" (long-mode tables, APM vol. 2, 5.3) | 4 | 4 KiB, 2 MiB, 1 GiB |
+//! | [`Stage2`] | Arm ARM (DDI 0487) D8, VMSAv8-64 stage 2, 4 KiB granule | 2 to 4, up to 16 roots side by side | 4 KiB, 2 MiB, 1 GiB |
 //!
 //! Formats are types, so several can live in one binary. A format only encodes and decodes; the
 //! law `decode(encode(entry)) == entry` is a property test.
@@ -22,10 +23,12 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod bits;
 mod entry;
 mod ept;
 mod format;
 mod npt;
+mod stage2;
 #[cfg(test)]
 mod tests;
 mod x86;
@@ -33,5 +36,6 @@ mod x86;
 pub use address::{AddressSpace, Gfn, GfnRange, Gpa, Level, PAGE_SHIFT, PAGE_SIZE, Pfn, SlotId};
 pub use entry::{Entry, Gate, Leaf, Write};
 pub use ept::Ept;
-pub use format::{Format, Raw};
+pub use format::{ClearAccessed, ClosedTable, Format, Opened, Raw, Replace, Root};
 pub use npt::Npt;
+pub use stage2::Stage2;

@@ -1,7 +1,8 @@
 //! AMD nested page tables.
 
-use crate::x86::{ADDRESS, Bits, disjoint};
-use crate::{Entry, Format, Level, Raw};
+use crate::bits::disjoint;
+use crate::x86::{self, ADDRESS, Bits};
+use crate::{ClearAccessed, ClosedTable, Entry, Format, Level, Opened, Raw, Replace, Root};
 
 // AMD APM vol. 2, 5.3.3 to 5.3.5 (long-mode entries) as used by 15.25 (nested paging).
 //
@@ -15,6 +16,7 @@ use crate::{Entry, Format, Level, Raw};
 // | 7     | HUGE     | levels 2, 3 | library  | the entry maps a page (PAT at level 1: clear) |
 // | 51:12 | ADDRESS  | all         | library  | frame |
 // | 52    | LIFTABLE | leaf        | software | only logging keeps W clear |
+// | 53    | FROZEN   | P = 0       | software | a replacement is under way |
 // | 63    | NX       | all         | library  | no execution; always clear |
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -23,9 +25,11 @@ const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const HUGE: u64 = 1 << 7;
 const LIFTABLE: u64 = 1 << 52;
+const FROZEN: u64 = 1 << 53;
 const NX: u64 = 1 << 63;
-const _: () =
-    assert!(disjoint(&[PRESENT, WRITE, USER, ACCESSED, DIRTY, HUGE, ADDRESS, LIFTABLE, NX]));
+const _: () = assert!(disjoint(&[
+    PRESENT, WRITE, USER, ACCESSED, DIRTY, HUGE, ADDRESS, LIFTABLE, FROZEN, NX
+]));
 
 const BITS: Bits = Bits {
     present: PRESENT,
@@ -36,6 +40,7 @@ const BITS: Bits = Bits {
     accessed: ACCESSED,
     dirty: DIRTY,
     liftable: LIFTABLE,
+    frozen: FROZEN,
 };
 
 /// AMD's nested page tables, four levels.
@@ -44,12 +49,21 @@ pub struct Npt;
 
 impl Format for Npt {
     const NAME: &'static str = "npt";
-    const ROOT: Level = Level::L4;
+    const ADDRESS_BITS: u32 = x86::ADDRESS_BITS;
     const INDEX_BITS: u32 = 9;
     // AMD APM vol. 2, 5.5 and 15.16: a cached upper-level entry is used only together with the
     // protection accumulated on the way to it; removing permission asks for a flush, adding does
     // not.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
+
+    const CLOSED_TABLE: ClosedTable = ClosedTable::ReadOnly;
+    const REPLACE: Replace = Replace::AtOnce;
+    const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::Passes;
+    const OPENED: Opened = Opened::KeepsDirty;
+
+    fn root(address_bits: u32) -> Option<Root> {
+        x86::root(address_bits)
+    }
 
     #[inline]
     fn encode(entry: Entry, level: Level) -> Raw {
@@ -63,7 +77,12 @@ impl Format for Npt {
 
     #[inline]
     fn is_present(raw: Raw) -> bool {
-        raw.0 & BITS.present != 0
+        BITS.is_present(raw)
+    }
+
+    #[inline]
+    fn is_leaf(raw: Raw, level: Level) -> bool {
+        BITS.is_leaf(raw, level)
     }
 
     #[inline]
@@ -77,6 +96,11 @@ impl Format for Npt {
     }
 
     #[inline]
+    fn is_accessed(raw: Raw) -> bool {
+        raw.0 & ACCESSED != 0
+    }
+
+    #[inline]
     fn open(raw: Raw) -> Raw {
         Raw(raw.0 | WRITE)
     }
@@ -84,5 +108,15 @@ impl Format for Npt {
     #[inline]
     fn close(raw: Raw) -> Raw {
         Raw(raw.0 & !WRITE)
+    }
+
+    #[inline]
+    fn set_accessed(raw: Raw) -> Raw {
+        Raw(raw.0 | ACCESSED)
+    }
+
+    #[inline]
+    fn clear_accessed(raw: Raw) -> Raw {
+        Raw(raw.0 & !ACCESSED)
     }
 }

@@ -1,6 +1,7 @@
 //! What the two x86 formats have in common: the same things at different places.
 
-use crate::{Entry, Gate, Leaf, Level, Pfn, Raw, Write};
+use crate::bits::when;
+use crate::{Entry, Gate, Leaf, Level, Pfn, Raw, Root, Write};
 
 /// Bits 51:12, a frame's address in both formats.
 pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -23,6 +24,16 @@ pub(crate) struct Bits {
     pub(crate) dirty: u64,
     /// Only logging keeps the leaf read-only.
     pub(crate) liftable: u64,
+    /// Nothing is present and a replacement is under way.
+    pub(crate) frozen: u64,
+}
+
+/// Four levels: 48 bits of guest address.
+pub(crate) const ADDRESS_BITS: u32 = 48;
+
+/// One root table of four levels, however much of it is used.
+pub(crate) const fn root(address_bits: u32) -> Option<Root> {
+    if address_bits <= ADDRESS_BITS { Some(Root { level: Level::L4, tables: 1 }) } else { None }
 }
 
 impl Bits {
@@ -30,6 +41,7 @@ impl Bits {
     pub(crate) fn encode(&self, entry: Entry, level: Level) -> Raw {
         Raw(match entry {
             Entry::Absent => 0,
+            Entry::Frozen { table } => table.address() & ADDRESS | self.frozen,
             Entry::Table { child, gate, accessed } => {
                 child.address() & ADDRESS
                     | self.table
@@ -53,8 +65,8 @@ impl Bits {
     #[inline]
     pub(crate) fn decode(&self, raw: Raw, level: Level) -> Entry {
         if raw.0 & self.present == 0 {
-            Entry::Absent
-        } else if level == Level::L1 || raw.0 & self.huge != 0 {
+            self.decode_not_present(raw)
+        } else if self.is_leaf(raw, level) {
             Entry::Leaf(self.decode_leaf(raw))
         } else {
             Entry::Table {
@@ -63,6 +75,20 @@ impl Bits {
                 accessed: raw.0 & self.accessed != 0,
             }
         }
+    }
+
+    fn decode_not_present(&self, raw: Raw) -> Entry {
+        if raw.0 & self.frozen == 0 { Entry::Absent } else { Entry::Frozen { table: frame(raw) } }
+    }
+
+    #[inline]
+    pub(crate) const fn is_present(&self, raw: Raw) -> bool {
+        raw.0 & (self.present | self.frozen) != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_leaf(&self, raw: Raw, level: Level) -> bool {
+        raw.0 & self.present != 0 && (level == Level::L1 || raw.0 & self.huge != 0)
     }
 
     fn decode_leaf(&self, raw: Raw) -> Leaf {
@@ -81,23 +107,4 @@ impl Bits {
 
 const fn frame(raw: Raw) -> Pfn {
     Pfn::of_address(raw.0 & ADDRESS)
-}
-
-/// Whether no two of `fields` share a bit.
-pub(crate) const fn disjoint(fields: &[u64]) -> bool {
-    let mut seen = 0;
-    let mut index = 0;
-    while index < fields.len() {
-        if seen & fields[index] != 0 {
-            return false;
-        }
-        seen |= fields[index];
-        index += 1;
-    }
-    true
-}
-
-/// `bit` if `condition`, else nothing.
-const fn when(condition: bool, bit: u64) -> u64 {
-    if condition { bit } else { 0 }
 }

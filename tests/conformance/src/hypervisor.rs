@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vellum_memory::guest::Page;
-use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, NoBacking, Scope};
+use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, NoBacking, Scope};
 use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn};
 
 /// Whoever wants to say when an embedder's memory ends. The embedder's own bookkeeping calls it
@@ -145,13 +145,14 @@ impl<M: Memory> Embedder for Hypervisor<M> {
         std::thread::yield_now();
     }
 
-    fn resolve(&self, _space: AddressSpace, gfn: Gfn) -> Option<Backing> {
-        let (frame, write) = (Pfn::new(gfn.get()), BackingWrite::Allowed);
+    fn resolve(&self, page: GuestPage) -> Option<Backing> {
+        let (frame, write) = (Pfn::new(page.memory.0 + page.index), BackingWrite::Allowed);
         Some(Backing { frame, write, largest: Level::L1 })
     }
 
-    fn write(&self, _space: AddressSpace, gpa: Gpa, bytes: &[u8]) -> Result<(), NoBacking> {
-        self.memory.unlimited(|| self.poke(gpa.get(), bytes));
+    fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking> {
+        let at = Gfn::new(page.memory.0 + page.index).gpa().get() + offset;
+        self.memory.unlimited(|| self.poke(at, bytes));
         Ok(())
     }
 }

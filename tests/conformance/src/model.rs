@@ -88,7 +88,7 @@ impl Model {
 
     /// Adds a slot that nothing stands in the way of.
     pub fn create(&mut self, spec: SlotSpec) {
-        let log = (spec.log == LogMode::On).then(Log::default);
+        let log = (spec.log != LogMode::Off).then(Log::default);
         self.slots.insert(spec.id, (spec, log));
     }
 

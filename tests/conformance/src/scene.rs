@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use vellum_memory::guest::Page;
 use vellum_memory::{Layout, PageSet, Region};
 use vellum_mmu::{
-    CreateSlotError, Embedder, LogError, LogMode, Mmu, Origin, Protect, SlotAccess, SlotSpec,
-    WriteError,
+    CreateSlotError, Embedder, Initial, LogError, LogMode, Mmu, Origin, Protect, SlotAccess,
+    SlotSpec, WriteError,
 };
 use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa, SlotId};
 
@@ -142,7 +142,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
             Op::Create { id, space, first, pages, access, log } => {
                 let range = GfnRange::new(gfn(first), pages).expect("in range");
                 let (id, space) = (SlotId(id), AddressSpace(space));
-                return self.create(SlotSpec { id, space, range, access, log });
+                return self.create(SlotSpec { access, log, ..SlotSpec::new(id, space, range) });
             }
             Op::Delete(id) => {
                 let id = SlotId(id);
@@ -203,7 +203,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     }
 
     fn start(&mut self, id: SlotId) -> Result<(), OutOfMemory> {
-        match self.library(|scene| scene.mmu.start_log(id)) {
+        match self.library(|scene| scene.mmu.start_log(id, Initial::Clean)) {
             Err(LogError::OutOfMemory(_)) => return Err(OutOfMemory),
             other => assert_eq!(other.map_err(of_log), self.model.start(id)),
         }

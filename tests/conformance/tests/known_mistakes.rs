@@ -6,9 +6,7 @@ use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::{DirtySource, PageSet, Region};
-use vellum_mmu::{
-    CreateSlotError, Event, LogError, LogMode, NoSlot, Origin, Protect, SlotAccess, SlotSpec,
-};
+use vellum_mmu::{CreateSlotError, Event, Initial, LogError, NoSlot, Origin, Protect, SlotSpec};
 use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId};
 
 const TRACKS: [Track; 2] = [Track::PerPage, Track::ProtectAll];
@@ -29,7 +27,7 @@ fn board<F: WalkedFormat>() -> Board<F> {
 
 fn spec(region: Region) -> SlotSpec {
     let Region { slot: id, space, range } = region;
-    SlotSpec { id, space, range, access: SlotAccess::ReadWrite, log: LogMode::Off }
+    SlotSpec::new(id, space, range)
 }
 
 /// The address of a page of a slot.
@@ -85,7 +83,7 @@ fn an_error_keeps_its_promises<F: WalkedFormat>(board: &Board<F>, mut log: Board
     let mut round = PageSet::new(log.layout());
     assert_eq!(log.collect(&mut round), Err(LogError::NotLogged(SlotId(1))));
     store(&mut port, 0, 10);
-    board.mmu().start_log(SlotId(1)).expect("memory");
+    board.mmu().start_log(SlotId(1), Initial::Clean).expect("memory");
     assert_eq!(collect(&mut log), [vec![9, 10], vec![], vec![]], "the failed harvest is owed");
     store(&mut port, 0, 9);
     assert_eq!(collect(&mut log), [vec![9], vec![], vec![]], "and what it took is protected");
@@ -186,7 +184,7 @@ fn a_slot_that_overlaps_exists_and_a_missing_one_is_not_found() {
     }
     let missing = SlotId(9);
     assert_eq!(mmu.delete_slot(missing), Err(NoSlot(missing)));
-    assert_eq!(mmu.start_log(missing), Err(NoSlot(missing).into()));
+    assert_eq!(mmu.start_log(missing, Initial::Clean), Err(NoSlot(missing).into()));
     assert_eq!(mmu.owe(missing, 0, 1), Err(NoSlot(missing).into()));
     mmu.delete_slot(second.slot).expect("it is there");
     assert_eq!(mmu.delete_slot(second.slot), Err(NoSlot(second.slot)));
@@ -201,9 +199,9 @@ fn logging_that_is_on_keeps_its_log_and_one_that_is_off_says_so() {
     let off = mmu.take_dirty(SlotId(1), Protect::Pages, &mut round.regions_mut()[1]);
     assert_eq!(off, Err(LogError::NotLogged(SlotId(1))));
     assert_eq!(mmu.stop_log(SlotId(1)), Err(LogError::NotLogged(SlotId(1))));
-    mmu.start_log(SlotId(1)).expect("memory");
+    mmu.start_log(SlotId(1), Initial::Clean).expect("memory");
     store(&mut port, 1, 77);
-    mmu.start_log(SlotId(1)).expect("on while on");
+    mmu.start_log(SlotId(1), Initial::Clean).expect("on while on");
     mmu.take_dirty(SlotId(1), Protect::Pages, &mut round.regions_mut()[1]).expect("it is on");
     assert_eq!(round.regions()[1].pages().collect::<Vec<_>>(), [77]);
 }

@@ -18,7 +18,8 @@ fn guest<F: Format>(pages: u64, spaces: u16) -> Guest<F> {
         let range = GfnRange::new(Gfn::new(3), pages).expect("in range");
         let (id, space) = (SlotId(space), AddressSpace(space));
         let (access, log) = (SlotAccess::ReadWrite, LogMode::On);
-        mmu.create_slot(SlotSpec { id, space, range, access, log }).expect("memory");
+        mmu.create_slot(SlotSpec { access, log, ..SlotSpec::new(id, space, range) })
+            .expect("memory");
     }
     mmu
 }

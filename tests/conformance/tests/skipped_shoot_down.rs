@@ -3,7 +3,7 @@
 
 use vellum_conformance::hypervisor::{Cpu, Hypervisor, Plenty, Refused, VirtualCpu};
 use vellum_memory::{Layout, PageSet, Region};
-use vellum_mmu::{Config, LogMode, Mmu, Protect, SlotAccess, SlotSpec};
+use vellum_mmu::{Config, Initial, LogMode, Mmu, Protect, SlotAccess, SlotSpec};
 use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Gpa, Npt, SlotId};
 
 const SLOT: SlotId = SlotId(7);
@@ -55,7 +55,7 @@ impl<F: Format> Guest<'_, F> {
     /// Every path that shoots down, each followed by a store that must not slip through.
     fn all_paths(&mut self) -> Result<(), Fault> {
         self.store();
-        self.mmu.start_log(SLOT).expect("memory");
+        self.mmu.start_log(SLOT, Initial::Clean).expect("memory");
         self.expect_logged(Protect::Pages, Fault::StartLog)?;
         self.expect_logged(Protect::Pages, Fault::HarvestByPages)?;
         self.expect_logged(Protect::Nothing, Fault::HarvestByPages)?;
@@ -79,7 +79,7 @@ fn run<F: Format>(forgotten: u64) -> (Result<(), Fault>, u64) {
     let mmu = Mmu::<F, _>::new(hypervisor, Config::default()).expect("memory");
     let Region { slot: id, space, range } = region();
     let (access, log) = (SlotAccess::ReadWrite, LogMode::Off);
-    mmu.create_slot(SlotSpec { id, space, range, access, log }).expect("memory");
+    mmu.create_slot(SlotSpec { access, log, ..SlotSpec::new(id, space, range) }).expect("memory");
     let cpu = VirtualCpu::new(&mmu, 0, space).expect("memory");
     let layout = Layout::new(vec![region()]).expect("one region");
     let verdict = Guest { mmu: &mmu, cpu, layout }.all_paths();

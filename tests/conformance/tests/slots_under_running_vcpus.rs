@@ -29,7 +29,10 @@ fn board<F: WalkedFormat>(shoot_down: ShootDown) -> Board<F> {
 fn create<F: WalkedFormat>(board: &Board<F>, log: LogMode) {
     let Region { slot: id, space, range } = region(1, GOES);
     let access = SlotAccess::ReadWrite;
-    board.mmu().create_slot(SlotSpec { id, space, range, access, log }).expect("memory");
+    board
+        .mmu()
+        .create_slot(SlotSpec { access, log, ..SlotSpec::new(id, space, range) })
+        .expect("memory");
 }
 
 fn delete<F: WalkedFormat>(board: &Board<F>) {

@@ -4,8 +4,8 @@
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, NoBacking, Scope};
-use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn};
+use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, NoBacking, Scope};
+use vellum_pte::{Level, Pfn};
 
 const FRAMES: usize = 32;
 
@@ -48,12 +48,12 @@ impl Embedder for Bare {
         core::hint::spin_loop();
     }
 
-    fn resolve(&self, _: AddressSpace, gfn: Gfn) -> Option<Backing> {
-        let frame = Pfn::new(0x10_0000 + gfn.get());
+    fn resolve(&self, page: GuestPage) -> Option<Backing> {
+        let frame = Pfn::new(0x10_0000 + page.gfn.get());
         Some(Backing { frame, write: BackingWrite::Allowed, largest: Level::L1 })
     }
 
-    fn write(&self, _: AddressSpace, _: Gpa, _: &[u8]) -> Result<(), NoBacking> {
+    fn write(&self, _: GuestPage, _: u64, _: &[u8]) -> Result<(), NoBacking> {
         Err(NoBacking)
     }
 }

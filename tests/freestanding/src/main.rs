@@ -13,7 +13,7 @@ mod runtime;
 
 use hypervisor::Bare;
 use vellum_memory::{Layout, PageSet, Region};
-use vellum_mmu::{Access, Config, LogMode, Mmu, Outcome, Protect, SlotAccess, SlotSpec, Vcpu};
+use vellum_mmu::{Access, Config, Initial, Mmu, Outcome, Protect, SlotSpec, Vcpu};
 use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, SlotId};
 
 const SLOT: SlotId = SlotId(0);
@@ -34,10 +34,10 @@ fn track() -> Result<(), Step> {
     let range = GfnRange::new(Gfn::new(0), 64).ok_or(Step(1))?;
     let layout = layout(range).ok_or(Step(1))?;
     let mmu: Mmu<Ept, Bare> = Mmu::new(Bare, Config::default()).map_err(|_| Step(2))?;
-    mmu.create_slot(slot(range)).map_err(|_| Step(3))?;
+    mmu.create_slot(SlotSpec::new(SLOT, SPACE, range)).map_err(|_| Step(3))?;
     let mut vcpu = mmu.vcpu().map_err(|_| Step(4))?;
     write(&mut vcpu, Step(5))?;
-    mmu.start_log(SLOT).map_err(|_| Step(6))?;
+    mmu.start_log(SLOT, Initial::Clean).map_err(|_| Step(6))?;
     write(&mut vcpu, Step(7))?;
     expect_dirty(&mmu, &layout, Protect::Pages, Step(8))?;
     write(&mut vcpu, Step(9))?;
@@ -48,10 +48,6 @@ fn track() -> Result<(), Step> {
 
 fn layout(range: GfnRange) -> Option<Layout> {
     Layout::new(alloc::vec![Region { slot: SLOT, space: SPACE, range }]).ok()
-}
-
-fn slot(range: GfnRange) -> SlotSpec {
-    SlotSpec { id: SLOT, space: SPACE, range, access: SlotAccess::ReadWrite, log: LogMode::Off }
 }
 
 /// A vCPU without translations to go stale: each of these writes walks, and must fault.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::embedder::BoardEmbedder;
 use vellum_memory::PageSet;
-use vellum_mmu::{Access, Outcome, Protect, Vcpu};
+use vellum_mmu::{Access, Initial, Outcome, Protect, Vcpu};
 use vellum_pte::{AddressSpace, Ept, PAGE_SIZE, SlotId};
 
 const SLOT: SlotId = SlotId(0);
@@ -116,7 +116,7 @@ fn mapped(pages: u64) -> Result<Board<Ept>, Failure> {
     let bytes = pages * PAGE_SIZE;
     let config = BoardConfig::with_memory(bytes).ok_or(Failure::TooMuchMemory(bytes))?;
     let board = Board::new(&config)?;
-    board.mmu().start_log(SLOT)?;
+    board.mmu().start_log(SLOT, Initial::Clean)?;
     let mut vcpu = board.mmu().vcpu()?;
     (0..pages).try_for_each(|page| write_fault(&mut vcpu, page))?;
     drop(vcpu);

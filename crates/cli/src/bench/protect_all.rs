@@ -12,7 +12,7 @@ use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::bus::{Bus, Width};
 use vellum_machine::port::Port;
 use vellum_memory::PageSet;
-use vellum_mmu::{Event, Protect};
+use vellum_mmu::{Event, Initial, Protect};
 use vellum_pte::{Ept, GfnRange, PAGE_SIZE, SlotId};
 
 const SLOT: SlotId = SlotId(0);
@@ -76,7 +76,7 @@ pub(super) fn run(memory: Size) -> Result<BenchResult, Failure> {
 fn board(bytes: u64) -> Result<Board<Ept>, Failure> {
     let config = BoardConfig::with_memory(bytes).ok_or(Failure::TooMuchMemory(bytes))?;
     let board = Board::new(&config)?;
-    board.mmu().start_log(SLOT)?;
+    board.mmu().start_log(SLOT, Initial::Clean)?;
     Ok(board)
 }
 

@@ -48,6 +48,10 @@ impl<F: WalkedFormat> Port<'_, F> {
         self.cache.forget(gpa);
         match self.vcpu.fault(self.space, gpa, access) {
             Outcome::Mapped | Outcome::Spurious => Ok(()),
+            Outcome::Retry => {
+                std::thread::yield_now();
+                Ok(())
+            }
             Outcome::Mmio | Outcome::NoBacking => Err(BusError::Unmapped(gpa)),
             Outcome::ReadOnly => Err(BusError::ReadOnly(gpa)),
             Outcome::OutOfMemory => Err(BusError::OutOfMemory(gpa)),

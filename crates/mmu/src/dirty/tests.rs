@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::vec::Vec;
 
 fn set(pages: u64) -> DirtySet {
-    DirtySet::new(pages, Breaks::default()).expect("memory")
+    DirtySet::new(pages, Initial::Clean, Breaks::default()).expect("memory")
 }
 
 fn taken(set: &DirtySet) -> Vec<u64> {
@@ -40,6 +40,47 @@ proptest! {
         let expected = if page < pages { first..pages.min(first + 64) } else { 0..0 };
         prop_assert_eq!(taken(&set), expected.collect::<Vec<_>>());
     }
+}
+
+proptest! {
+    #[test]
+    fn clears_take_what_they_name_and_reads_take_nothing(
+        pages in 1u64..20_000,
+        full in any::<bool>(),
+        steps in prop::collection::vec((0u64..20_000, 0u64..300, any::<u64>()), 1..60),
+    ) {
+        let initial = if full { Initial::AllSet } else { Initial::Clean };
+        let set = DirtySet::new(pages, initial, Breaks::default()).expect("memory");
+        let mut model: BTreeSet<u64> = if full { (0..pages).collect() } else { BTreeSet::new() };
+        for (page, word, mask) in steps {
+            if page < pages {
+                set.prepare(page);
+                set.mark(page);
+                model.insert(page);
+            }
+            let named = |page: &u64| page / 64 == word && mask >> (page % 64) & 1 != 0;
+            let expected = model.iter().filter(|page| named(page)).fold(0, |sum, page| sum | 1 << (page % 64));
+            prop_assert_eq!(set.take_some(word, mask), expected);
+            model.retain(|page| !named(page));
+            let mut seen = Vec::new();
+            set.read(|word, mask| seen.extend(bits(mask).map(|bit| (word * 64 + bit) as u64)));
+            prop_assert_eq!(&seen, &model.iter().copied().collect::<Vec<_>>());
+        }
+        prop_assert_eq!(taken(&set), model.into_iter().collect::<Vec<_>>());
+        prop_assert!(set.top.iter().all(|top| top.load(Ordering::Relaxed) == 0));
+    }
+}
+
+#[test]
+fn a_set_that_is_cleared_word_by_word_costs_nothing_to_read() {
+    let set = DirtySet::new(100_000, Initial::AllSet, Breaks::default()).expect("memory");
+    for word in 0..set.words() as u64 {
+        set.take_some(word, 0xff);
+        set.take_some(word, u64::MAX);
+    }
+    let live =
+        |words: &[AtomicU64]| words.iter().filter(|word| word.load(Ordering::Relaxed) != 0).count();
+    assert_eq!((live(&set.summary[..24]), live(&set.top)), (0, 0));
 }
 
 #[test]

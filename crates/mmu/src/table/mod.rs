@@ -1,13 +1,21 @@
 //! A table: one hardware table page and its software half.
 
+mod age;
+mod recover;
 mod settle;
+mod split;
+mod unmap;
 mod walk;
 mod writable_set;
 mod zap;
 
+pub(crate) use age::HowToAge;
+pub(crate) use recover::{Buried, Recoverable};
+pub(crate) use split::{Replaced, Split};
+pub(crate) use walk::Linked;
 pub(crate) use zap::Graveyard;
 
-use crate::allocate::{OutOfMemory, try_slice};
+use crate::allocate::{OutOfMemory, try_box, try_slice};
 use crate::embedder::Embedder;
 use crate::frame::{EntryCell, Frame, TableFrame};
 use crate::lock::{SpinGuard, SpinLock};
@@ -41,6 +49,15 @@ pub(crate) struct Table<F> {
 
 impl<F: Format> Table<F> {
     /// An empty table for the pages from `base` on, of the first generation.
+    pub(crate) fn new_boxed(
+        frame: Frame,
+        level: Level,
+        base: Gfn,
+    ) -> Result<Box<Self>, (OutOfMemory, Frame)> {
+        let table = Self::new(frame, level, base)?;
+        try_box(table).map_err(|(error, table)| (error, table.into_frame()))
+    }
+
     fn new(frame: Frame, level: Level, base: Gfn) -> Result<Self, (OutOfMemory, Frame)> {
         const { assert!(TableFrame::<F>::ENTRIES <= writable_set::ROOM) };
         let children = if level > Level::L1 { TableFrame::<F>::ENTRIES } else { 0 };
@@ -79,9 +96,21 @@ impl<F: Format> Table<F> {
         Gfn::new(self.base.get() + index as u64 * self.pages_an_entry())
     }
 
+    /// The pages of entry `index`.
+    pub(crate) fn range_of(&self, index: usize) -> GfnRange {
+        let range = GfnRange::new(self.base_of(index), self.pages_an_entry());
+        range.expect("tables translate less than all frame numbers")
+    }
+
     /// How many pages one entry is for.
     pub(crate) fn pages_an_entry(&self) -> u64 {
-        1 << (u32::from(self.level.get() - 1) * F::INDEX_BITS)
+        Self::pages_at(self.level)
+    }
+
+    /// How many pages one entry of a table at `level` is for.
+    #[inline]
+    pub(crate) fn pages_at(level: Level) -> u64 {
+        1 << (u32::from(level.get() - 1) * F::INDEX_BITS)
     }
 
     /// The entries that have a page of `range`: the first, and the one after the last.

@@ -38,15 +38,23 @@ impl<F: Format> Table<F> {
         self.writable.take().for_each(drop);
     }
 
-    /// Takes storability from entries. Says whether one had it.
-    pub(crate) fn close<E: Embedder>(
+    /// Takes storability from entries, tables and leaves. Says whether one had it.
+    fn close<E: Embedder>(
         &self,
         entries: impl Iterator<Item = usize>,
         context: Context<'_, E>,
     ) -> Closed {
-        let closed = entries.filter(|&index| self.entry(index).close::<F>() == Closed::Now).count();
-        context.count_many(Event::Closed, closed as u64);
-        if closed == 0 { Closed::Before } else { Closed::Now }
+        count_closed(entries.map(|index| self.entry(index).close::<F>()), context)
+    }
+
+    /// Takes storability from those entries that are leaves. Says whether one had it.
+    pub(crate) fn close_leaves<E: Embedder>(
+        &self,
+        entries: impl Iterator<Item = usize>,
+        context: Context<'_, E>,
+    ) -> Closed {
+        let level = self.level();
+        count_closed(entries.map(|index| self.entry(index).close_leaf::<F>(level)), context)
     }
 
     /// Lets stores through entry `index`, which points to `child`, after settling `child` for this
@@ -89,6 +97,13 @@ impl<F: Format> Table<F> {
         self.open_table(index);
     }
 
+    /// The deliberate bug [`Break::ReadLifts`].
+    #[cold]
+    pub(crate) fn open_unsettled<E: Embedder>(&self, index: usize, context: Context<'_, E>) {
+        let _locked = self.lock(context);
+        self.open_table(index);
+    }
+
     /// The deliberate bug [`Break::SettleUnlocked`].
     #[cold]
     fn push_down_unlocked<E: Embedder>(&self, index: usize, child: &Self, context: Context<'_, E>) {
@@ -124,4 +139,13 @@ impl<F: Format> Table<F> {
         self.entry(index).open::<F>();
         self.writable.insert(index);
     }
+}
+
+fn count_closed<E: Embedder>(
+    closed: impl Iterator<Item = Closed>,
+    context: Context<'_, E>,
+) -> Closed {
+    let now = closed.filter(|closed| *closed == Closed::Now).count();
+    context.count_many(Event::Closed, now as u64);
+    if now == 0 { Closed::Before } else { Closed::Now }
 }

@@ -1,86 +1,99 @@
-//! Going down: to a page's table, making the tables on the way where a fault needs them.
+//! Going down: to a page's entry, making the tables on the way where a fault needs them.
 
 use super::Table;
-use crate::allocate::{OutOfMemory, try_box};
+use crate::allocate::OutOfMemory;
 use crate::counters::Event;
 use crate::embedder::Embedder;
 use crate::vm_context::Context;
 use alloc::boxed::Box;
-use vellum_pte::{Entry, Format, Gate, Gfn, GfnRange, Level, Raw};
+use core::ops::{ControlFlow, Range};
+use vellum_pte::{Entry, Format, Gate, Gfn, GfnRange, Level};
+
+/// What is below an entry that should point to a table.
+pub(crate) enum Linked<'t, F> {
+    /// The table, new or not.
+    Table(&'t Table<F>),
+    /// A leaf has come there meanwhile, or a replacement is under way.
+    Occupied,
+}
 
 impl<F: Format> Table<F> {
-    /// The last-level table for `gfn`, if there is one.
+    /// The lowest table above `gfn`: its entry is a leaf, or absent.
     #[inline]
-    pub(crate) fn leaf_table(&self, gfn: Gfn) -> Option<&Self> {
+    pub(crate) fn lowest(&self, gfn: Gfn) -> &Self {
         let mut table = self;
-        while table.level > Level::L1 {
-            table = table.child(table.index(gfn))?;
+        while let Some(child) = table.child(table.index(gfn)) {
+            table = child;
         }
-        Some(table)
+        table
     }
 
-    /// Whether `gfn` has its entry in this last-level table.
+    /// Whether this table has pages from `gfn` on.
     #[inline]
     pub(crate) fn covers(&self, gfn: Gfn) -> bool {
-        gfn.get() >> F::INDEX_BITS == self.base.get() >> F::INDEX_BITS
+        let shift = u32::from(self.level.get()) * F::INDEX_BITS;
+        gfn.get() >> shift == self.base.get() >> shift
     }
 
-    /// The number of the first page after `gfn` that is in another last-level table.
-    pub(crate) const fn end_of_leaf_table(gfn: Gfn) -> u64 {
-        ((gfn.get() >> F::INDEX_BITS) + 1) << F::INDEX_BITS
+    /// The page after the last one of this table.
+    #[inline]
+    pub(crate) fn end(&self) -> Gfn {
+        let pages = self.pages_an_entry() << F::INDEX_BITS;
+        Gfn::new(self.base.get() + pages)
     }
 
-    /// Calls `visit` for each last-level table that has a page of `range`.
-    pub(crate) fn for_each_leaf_table<'t>(
+    /// Visits each table that has pages of `range`, from the top down, with the entries that are
+    /// for them, until told to stop.
+    pub(crate) fn visit<'t, B>(
         &'t self,
         range: GfnRange,
-        visit: &mut impl FnMut(&'t Self),
-    ) {
-        if self.level == Level::L1 {
-            return visit(self);
+        visitor: &mut impl FnMut(&'t Self, Range<usize>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let span = self.span(range);
+        visitor(self, span.clone())?;
+        for child in span.filter_map(|index| self.child(index)) {
+            child.visit(range, visitor)?;
         }
-        for child in self.span(range).filter_map(|index| self.child(index)) {
-            child.for_each_leaf_table(range, visit);
-        }
+        ControlFlow::Continue(())
     }
 
-    /// The table below entry `index`; a new one if there is none.
+    /// Visits them all.
+    pub(crate) fn for_each<'t>(
+        &'t self,
+        range: GfnRange,
+        visitor: &mut impl FnMut(&'t Self, Range<usize>),
+    ) {
+        let _: ControlFlow<()> = self.visit(range, &mut |table, span| {
+            visitor(table, span);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The table below entry `index`; a new one if there is nothing.
     #[cold]
     pub(crate) fn link<E: Embedder>(
         &self,
         index: usize,
         context: Context<'_, E>,
-    ) -> Result<&Self, OutOfMemory> {
-        let fresh = self.make_child(index, context)?;
-        let (child, spare) = self.link_or_find(index, fresh, context);
+    ) -> Result<Linked<'_, F>, OutOfMemory> {
+        let fresh = self.make_child(index, context.embedder)?;
+        let (linked, spare) = self.link_or_find(index, fresh, context);
         if let Some(spare) = spare {
             context.embedder.release_frame(spare.into_frame());
         }
-        Ok(child)
+        Ok(linked)
     }
 
-    fn make_child<E: Embedder>(
+    /// An empty table that may go below entry `index`.
+    pub(super) fn make_child<E: Embedder>(
         &self,
         index: usize,
-        context: Context<'_, E>,
-    ) -> Result<Box<Self>, OutOfMemory> {
-        let level = self.level.below().ok_or(OutOfMemory)?;
-        Self::allocate(level, self.base_of(index), context.embedder)
-    }
-
-    /// A frame and its software half; without memory for either, none is kept.
-    pub(crate) fn allocate<E: Embedder>(
-        level: Level,
-        base: Gfn,
         embedder: &E,
     ) -> Result<Box<Self>, OutOfMemory> {
+        let level = self.level.below().ok_or(OutOfMemory)?;
         let frame = embedder.allocate_frame().ok_or(OutOfMemory)?;
-        let table = Self::new(frame, level, base).map_err(|(error, frame)| {
+        Self::new_boxed(frame, level, self.base_of(index)).map_err(|(error, frame)| {
             embedder.release_frame(frame);
-            error
-        })?;
-        try_box(table).map_err(|(error, table)| {
-            embedder.release_frame(table.into_frame());
             error
         })
     }
@@ -94,18 +107,31 @@ impl<F: Format> Table<F> {
         index: usize,
         fresh: Box<Self>,
         context: Context<'_, E>,
-    ) -> (&Self, Option<Box<Self>>) {
+    ) -> (Linked<'_, F>, Option<Box<Self>>) {
         let locked = self.lock(context);
         if let Some(child) = self.child(index) {
-            return (child, Some(fresh));
+            return (Linked::Table(child), Some(fresh));
+        }
+        if F::is_present(self.entry(index).load()) {
+            return (Linked::Occupied, Some(fresh));
         }
         fresh.lock(context).generation = locked.generation;
         let raw = F::encode(Entry::table(fresh.pfn(), Gate::Open), self.level);
         self.entry(index).publish(raw);
+        (Linked::Table(self.adopt(index, fresh, context)), None)
+    }
+
+    /// Keeps the software half of a table that entry `index` points to by now. The lock is held.
+    pub(super) fn adopt<E: Embedder>(
+        &self,
+        index: usize,
+        child: Box<Self>,
+        context: Context<'_, E>,
+    ) -> &Self {
         self.writable.insert(index);
         context.count(Event::Linked);
-        match self.children[index].set(fresh) {
-            Ok(child) => (child, None),
+        match self.children[index].set(child) {
+            Ok(child) => child,
             Err(_) => unreachable!("links are made under the table's lock, and there was none"),
         }
     }
@@ -115,9 +141,10 @@ impl<F: Format> Table<F> {
         self.frame.into_frame()
     }
 
-    /// The entry for `gfn` in a last-level table.
-    #[inline]
-    pub(crate) fn leaf(&self, gfn: Gfn) -> Raw {
-        self.entry(self.index(gfn)).load()
+    /// Whether a leaf at `level` for `gfn` lies inside `range`.
+    pub(crate) fn leaf_fits(level: Level, gfn: Gfn, range: GfnRange) -> bool {
+        let pages = Self::pages_at(level);
+        let first = Gfn::new(gfn.get() & !(pages - 1));
+        first >= range.first() && first.get() + pages <= range.end().get()
     }
 }

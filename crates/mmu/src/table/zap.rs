@@ -29,9 +29,7 @@ impl<F: Format> Graveyard<F> {
     pub(crate) fn release<E: Embedder>(mut self, embedder: &E) {
         while let Some(mut table) = self.first.take() {
             self.first = table.next.take();
-            for child in table.children.iter_mut().filter_map(OnceBox::take) {
-                self.bury(child);
-            }
+            table.bury_children(&mut self);
             embedder.release_frame(table.into_frame());
         }
     }
@@ -58,11 +56,11 @@ impl<F: Format> Table<F> {
         })
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         (0..TableFrame::<F>::ENTRIES).all(|index| !F::is_present(self.entry(index).load()))
     }
 
-    fn unlink(&mut self, index: usize, graveyard: &mut Graveyard<F>) {
+    pub(super) fn unlink(&mut self, index: usize, graveyard: &mut Graveyard<F>) {
         self.entry(index).clear();
         if let Some(child) = self.take_child(index) {
             graveyard.bury(child);
@@ -79,8 +77,10 @@ impl<F: Format> Table<F> {
         self.children.get_mut(index)?.take()
     }
 
-    /// Everything at once, for a VM that goes away: no hardware walks it any more.
-    pub(crate) fn bury(self: Box<Self>) -> Graveyard<F> {
-        Graveyard { first: Some(self) }
+    /// All tables below, for a VM that goes away: no hardware walks them any more.
+    pub(crate) fn bury_children(&mut self, graveyard: &mut Graveyard<F>) {
+        for child in self.children.iter_mut().filter_map(OnceBox::take) {
+            graveyard.bury(child);
+        }
     }
 }

@@ -80,7 +80,7 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
                 return Ok(frame);
             }
             match self.vcpu.fault(self.space, gfn.gpa(), access) {
-                Outcome::Mapped | Outcome::Spurious => {}
+                Outcome::Mapped | Outcome::Spurious | Outcome::Retry => {}
                 Outcome::Mmio | Outcome::NoBacking => return Err(Refused::Unmapped),
                 Outcome::ReadOnly => return Err(Refused::ReadOnly),
                 Outcome::OutOfMemory => return Err(Refused::OutOfMemory),
@@ -101,11 +101,11 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
     /// What the tables say, cached. Stores pass if every entry on the way lets them.
     fn walk(&self, gfn: Gfn, access: Access) -> Option<Pfn> {
         let mut table = self.mmu.root(self.space)?;
-        let mut level = F::ROOT;
+        let mut level = self.mmu.root_shape().level;
         let mut write = CachedWrite::Allowed;
         loop {
             match F::decode(self.entry(table, level, gfn)?, level) {
-                Entry::Absent => return None,
+                Entry::Absent | Entry::Frozen { .. } => return None,
                 Entry::Table { child, gate, .. } => {
                     write = if gate == Gate::Open { write } else { CachedWrite::Refused };
                     table = child;
