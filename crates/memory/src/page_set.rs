@@ -28,6 +28,15 @@ impl PageSet {
         Self { regions: layout.regions().iter().copied().map(RegionSet::new).collect() }
     }
 
+    /// The empty set over `layout`, for who can go on without it.
+    ///
+    /// # Errors
+    /// No memory for the bitmaps.
+    pub fn try_new(layout: &Layout) -> Result<Self, TryReserveError> {
+        let sets = layout.regions().iter().copied().map(RegionSet::try_new);
+        Ok(Self { regions: sets.collect::<Result<_, _>>()? })
+    }
+
     /// The set of all pages of `layout`.
     #[must_use]
     pub fn full(layout: &Layout) -> Self {
