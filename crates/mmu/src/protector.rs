@@ -28,8 +28,9 @@ impl<'s, 'm, F: Format, E: Embedder> Protector<'s, 'm, F, E> {
         let first = self.slot.spec.range.first().get() + word * 64;
         let mut rest = mask;
         while rest != 0 {
-            let table = self.table_of(Gfn::new(first + u64::from(rest.trailing_zeros())));
-            let here = rest & below(table.end().get() - first);
+            let gfn = Gfn::new(first + u64::from(rest.trailing_zeros()));
+            let table = self.table_of(gfn);
+            let here = rest & below(table.end_of_leaves(gfn).get() - first);
             let index = |bit| table.index(Gfn::new(first + bit as u64));
             debt.note(table.close_leaves(bits(here).map(index), self.context));
             rest &= !here;

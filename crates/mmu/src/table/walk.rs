@@ -35,11 +35,15 @@ impl<F: Format> Table<F> {
         gfn.get() >> shift == self.base.get() >> shift
     }
 
-    /// The page after the last one of this table.
+    /// The page after the last, from `gfn` on, that this table has a leaf for if it has one for
+    /// `gfn`: above the last level, the next entry may point to a table.
     #[inline]
-    pub(crate) fn end(&self) -> Gfn {
-        let pages = self.pages_an_entry() << F::INDEX_BITS;
-        Gfn::new(self.base.get() + pages)
+    pub(crate) fn end_of_leaves(&self, gfn: Gfn) -> Gfn {
+        let pages = match self.level {
+            Level::L1 => 1 << F::INDEX_BITS,
+            _ => self.pages_an_entry(),
+        };
+        Gfn::new((gfn.get() & !(pages - 1)) + pages)
     }
 
     /// Visits each table that has pages of `range`, from the top down, with the entries that are
