@@ -4,14 +4,13 @@ use crate::allocate::OutOfMemory;
 use crate::embedder::Embedder;
 use crate::frame::Frame;
 use crate::table::{Graveyard, Table};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Level, Pfn, Root};
 
 /// All root tables, one address space after the other.
 #[derive(Debug)]
 pub(crate) struct Roots<F> {
-    tables: Vec<Box<Table<F>>>,
+    tables: Vec<Table<F>>,
     shape: Root,
     spaces: u16,
 }
@@ -64,7 +63,7 @@ impl<F: Format> Roots<F> {
         space: AddressSpace,
         range: GfnRange,
     ) -> impl Iterator<Item = &Table<F>> {
-        self.tables[self.places(space, range)].iter().map(|table| &**table)
+        self.tables[self.places(space, range)].iter()
     }
 
     /// The same, with faults kept out.
@@ -74,11 +73,11 @@ impl<F: Format> Roots<F> {
         range: GfnRange,
     ) -> impl Iterator<Item = &mut Table<F>> {
         let places = self.places(space, range);
-        self.tables[places].iter_mut().map(|table| &mut **table)
+        self.tables[places].iter_mut()
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Table<F>> {
-        self.tables.iter().map(|table| &**table)
+        self.tables.iter()
     }
 
     /// Gives every frame back: no processor remembers a table any more (F1).
@@ -110,7 +109,7 @@ impl<F: Format> Roots<F> {
     fn add_table(&mut self, first: &Frame, place: u32) -> Result<(), OutOfMemory> {
         let Root { level, .. } = self.shape;
         let base = Gfn::new(u64::from(place) << (u32::from(level.get()) * F::INDEX_BITS));
-        let table = Table::new_boxed(first.beside(place), level, base);
+        let table = Table::new(first.beside(place), level, base);
         self.tables.push(table.map_err(|(error, _)| error)?);
         Ok(())
     }

@@ -3,96 +3,14 @@
 #![cfg(not(loom))]
 #![allow(unsafe_code, reason = "an embedder lends out frames")]
 
-use std::collections::BTreeSet;
-use std::ptr::NonNull;
-use std::sync::{Arc, Mutex};
+mod lender;
+
+use lender::Lender;
 use vellum_memory::{Layout, PageSet, Region};
 use vellum_mmu::*;
-use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Level, Pfn, SlotId};
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, SlotId};
 
 const SPACE: AddressSpace = AddressSpace::NORMAL;
-
-/// Frames that are out, and those that some processor may still remember: linked once, and no
-/// shoot-down since.
-#[derive(Default)]
-struct Ledger {
-    out: BTreeSet<u64>,
-    remembered: BTreeSet<u64>,
-    /// How many more there are, if not any number.
-    left: Option<usize>,
-}
-
-impl Ledger {
-    fn spend(&mut self) -> Option<()> {
-        if let Some(left) = &mut self.left {
-            *left = left.checked_sub(1)?;
-        }
-        Some(())
-    }
-}
-
-/// Demands that a frame come back after a shoot-down, whatever it was.
-#[derive(Clone, Default)]
-struct Lender(Arc<Mutex<Ledger>>);
-
-impl Lender {
-    fn out(&self) -> usize {
-        self.0.lock().expect("no panics inside").out.len()
-    }
-
-    fn set_left(&self, left: Option<usize>) {
-        self.0.lock().expect("no panics inside").left = left;
-    }
-
-    /// A processor has walked all tables there are.
-    fn walk(&self) {
-        let mut ledger = self.0.lock().expect("no panics inside");
-        ledger.remembered = ledger.out.clone();
-    }
-}
-
-impl Embedder for Lender {
-    fn allocate_frame(&self) -> Option<Frame> {
-        let table = Box::leak(Box::new([const { EntryWord::new(0) }; 512]));
-        let entries = NonNull::new(table.as_mut_ptr())?;
-        let pfn = Pfn::of_address(entries.as_ptr() as u64);
-        let mut ledger = self.0.lock().expect("no panics inside");
-        ledger.spend()?;
-        ledger.out.insert(pfn.get());
-        drop(ledger);
-        // SAFETY: 512 zeroed entries, leaked, and nobody else's. No processor walks them here.
-        Some(unsafe { Frame::from_raw(pfn, entries) })
-    }
-
-    fn release_frame(&self, frame: Frame) {
-        let mut ledger = self.0.lock().expect("no panics inside");
-        assert!(ledger.out.remove(&frame.pfn().get()), "a frame comes back once");
-        assert!(!ledger.remembered.contains(&frame.pfn().get()), "released before a shoot-down");
-    }
-
-    fn shoot_down(&self, _: Scope) {
-        self.0.lock().expect("no panics inside").remembered.clear();
-    }
-
-    fn has_barrier_all(&self) -> bool {
-        false
-    }
-
-    fn barrier_all(&self) {}
-
-    fn relax(&self) {
-        std::thread::yield_now();
-    }
-
-    fn resolve(&self, page: GuestPage) -> Option<Backing> {
-        let (frame, write) = (Pfn::new(page.gfn.get()), BackingWrite::Allowed);
-        Some(Backing { frame, write, largest: Level::L1 })
-    }
-
-    fn write(&self, _: GuestPage, _: u64, _: &[u8]) -> Result<(), NoBacking> {
-        Ok(())
-    }
-}
 
 fn limited(left: usize) -> Lender {
     let lender = Lender::default();

@@ -58,7 +58,7 @@ impl<F: Format> Table<F> {
         try_box(table).map_err(|(error, table)| (error, table.into_frame()))
     }
 
-    fn new(frame: Frame, level: Level, base: Gfn) -> Result<Self, (OutOfMemory, Frame)> {
+    pub(crate) fn new(frame: Frame, level: Level, base: Gfn) -> Result<Self, (OutOfMemory, Frame)> {
         const { assert!(TableFrame::<F>::ENTRIES <= writable_set::ROOM) };
         let children = if level > Level::L1 { TableFrame::<F>::ENTRIES } else { 0 };
         match try_slice(children, OnceBox::new) {
