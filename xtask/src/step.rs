@@ -102,10 +102,13 @@ fn breaks() -> Result<(), Failure> {
 
 /// In a target folder of its own: `--cfg loom` would rebuild everything at every change of step.
 fn loom() -> Result<(), Failure> {
-    let mut command =
-        cargo("test --locked --release -p vellum-mmu --features breaks --lib --test loom");
-    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target().join("loom"));
-    run(command)
+    let under_loom = |arguments| {
+        let mut command = cargo(arguments);
+        command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target().join("loom"));
+        run(command)
+    };
+    under_loom("test --locked --release -p vellum-memory --lib loom")?;
+    under_loom("test --locked --release -p vellum-mmu --features breaks --lib --test loom")
 }
 
 fn docs() -> Result<(), Failure> {

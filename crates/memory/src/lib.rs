@@ -5,19 +5,29 @@
 //! Live migration, snapshots and comparison are written against this crate alone, so they run over
 //! every backend. To bring a backend of your own, implement [`DirtySource`];
 //! `examples/another_hypervisor.rs` does it for a hypervisor of forty lines.
+//!
+//! What no MMU sees, a device's writes, has a log of its own: [`DeviceLog`].
 #![cfg_attr(not(feature = "std"), no_std)]
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "vm-memory"), forbid(unsafe_code))]
 
 extern crate alloc;
 
+mod device_log;
 mod layout;
+mod mark;
 mod page_set;
 mod source;
+mod sync;
+
+#[cfg(all(test, not(loom)))]
+mod scene;
 
 #[cfg(feature = "vm-memory")]
 pub mod guest;
 
+pub use device_log::{DeviceLog, Marker};
 pub use layout::{Layout, LayoutError, Region};
+pub use mark::Mark;
 pub use page_set::{PageSet, RegionSet};
-pub use source::DirtySource;
+pub use source::{DirtySource, Misuse};
 pub use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa, PAGE_SHIFT, PAGE_SIZE, SlotId};

@@ -58,6 +58,13 @@ impl PageSet {
         &mut self.regions
     }
 
+    /// Whether it is over `layout`: the same regions in the same order.
+    #[must_use]
+    pub fn is_over(&self, layout: &Layout) -> bool {
+        let regions = self.regions.iter().map(|set| &set.region);
+        regions.eq(layout.regions())
+    }
+
     /// How many pages are in it.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -207,8 +214,20 @@ fn zeros(length: usize) -> Result<Vec<u64>, TryReserveError> {
     Ok(words)
 }
 
+/// The words that the pages `first..first + pages` touch, each with the bits of those pages. The sum
+/// is a number.
+pub(crate) fn words_of(first: u64, pages: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = first + pages;
+    let past = if pages == 0 { first / 64 } else { end.div_ceil(64) };
+    (first / 64..past).map(move |word| {
+        let from = first.saturating_sub(word * 64);
+        let to = (end - word * 64).min(64);
+        (word, u64::MAX >> (64 - (to - from)) << from)
+    })
+}
+
 /// The set bits of `mask`, lowest first.
-fn bits(mut mask: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = u64> {
     core::iter::from_fn(move || {
         let bit = (mask != 0).then(|| u64::from(mask.trailing_zeros()))?;
         mask &= mask - 1;
@@ -217,7 +236,7 @@ fn bits(mut mask: u64) -> impl Iterator<Item = u64> {
 }
 
 /// A page or word number as an index: a region's bitmap fits in memory, so it fits in `usize`.
-fn index(number: u64) -> usize {
+pub(crate) fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 

@@ -70,3 +70,74 @@ pub trait DirtySource {
     /// Makes `pages`, which could not be delivered, dirty again. It cannot fail.
     fn owe(&mut self, pages: &PageSet);
 }
+
+/// What a caller of a log got wrong. Nothing has happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Misuse {
+    /// The log is not on, so it does not know what was written.
+    #[error("the log has not been started")]
+    Off,
+    /// The page set is over other regions than the log.
+    #[error("the page set is over another layout than the log")]
+    OtherLayout,
+}
+
+impl Misuse {
+    pub(crate) fn unless_on(state: State) -> Result<(), Self> {
+        match state {
+            State::On => Ok(()),
+            State::Off => Err(Self::Off),
+        }
+    }
+
+    pub(crate) fn unless_over(layout: &Layout, round: &PageSet) -> Result<(), Self> {
+        if round.is_over(layout) { Ok(()) } else { Err(Self::OtherLayout) }
+    }
+}
+
+/// Whether a log is on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// From `start` to `stop`.
+    On,
+    /// Before and after.
+    Off,
+}
+
+/// A source that is lent.
+impl<S: DirtySource + ?Sized> DirtySource for &mut S {
+    type Error = S::Error;
+
+    fn method(&self) -> &'static str {
+        (**self).method()
+    }
+
+    fn layout(&self) -> &Layout {
+        (**self).layout()
+    }
+
+    fn start(&mut self) -> Result<(), S::Error> {
+        (**self).start()
+    }
+
+    fn stop(&mut self) -> Result<(), S::Error> {
+        (**self).stop()
+    }
+
+    fn collect(&mut self, round: &mut PageSet) -> Result<(), S::Error> {
+        (**self).collect(round)
+    }
+
+    fn protect(
+        &mut self,
+        region: usize,
+        range: GfnRange,
+        round: &mut PageSet,
+    ) -> Result<(), S::Error> {
+        (**self).protect(region, range, round)
+    }
+
+    fn owe(&mut self, pages: &PageSet) {
+        (**self).owe(pages);
+    }
+}
