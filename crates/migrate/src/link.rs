@@ -135,11 +135,17 @@ impl Link {
     /// The next message; who cancels while it is awaited waits a moment longer, since it is
     /// probably on its way and the answer is worth more than the moment.
     pub(crate) fn insist_on_answer(&mut self) -> Result<Message<'_>, Cause> {
-        if let Err(Cause::Cancelled) = self.await_byte() {
-            self.cancel = Cancel::new();
-            self.patience = FAREWELL;
+        match self.await_byte() {
+            Err(Cause::Cancelled) => self.patience = FAREWELL,
+            other => other?,
         }
+        self.insist();
         self.receive()
+    }
+
+    /// From here on nobody cancels: what is said and heard now decides where the guest runs.
+    pub(crate) fn insist(&mut self) {
+        self.cancel = Cancel::new();
     }
 
     /// Waits until something can be read.
@@ -180,7 +186,7 @@ impl Link {
             return;
         }
         // Cancelled or not, these are the last words; whether they arrive changes nothing here.
-        self.cancel = Cancel::new();
+        self.insist();
         self.patience = FAREWELL;
         if self.send(message).and_then(|()| self.finish_writing()).is_ok() {
             self.drain();

@@ -118,6 +118,7 @@ impl<'d, G: IncomingGuest> Incoming<'d, G> {
     /// The guest is ours: it runs, and then the source is told.
     fn run(mut self) -> Received<G> {
         self.place.guest.resume();
+        self.link.insist();
         let told = self.link.send(&Message::Running);
         Received {
             migration: self.migration,

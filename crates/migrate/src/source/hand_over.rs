@@ -100,7 +100,8 @@ impl<G: SourceGuest> Unknown<G> {
     /// Asks the destination, at the address it had, whether it took the guest. If it did, the
     /// guest has [moved](Outcome::Moved). If it did not, it promises that it never will, and the
     /// guest is [kept](Outcome::Kept) and resumed here. With no answer, or one from a destination
-    /// that is not the same any more, the outcome stays [unknown](Outcome::Unknown).
+    /// that is not the same any more, the outcome stays [unknown](Outcome::Unknown). So it does if
+    /// the question is cancelled, which takes nothing back.
     pub fn ask(mut self, cancel: &Cancel) -> Outcome<G> {
         match self.question(cancel) {
             Ok(Answer::Taken) => Outcome::Moved(self.stopped.moved()),
@@ -109,6 +110,7 @@ impl<G: SourceGuest> Unknown<G> {
                 self.failure = Cause::Stranger.during(Phase::HandOver);
                 Outcome::Unknown(self)
             }
+            Err(Cause::Cancelled) => Outcome::Unknown(self),
             Err(cause) => {
                 self.failure = cause.during(Phase::HandOver);
                 Outcome::Unknown(self)

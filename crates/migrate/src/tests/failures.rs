@@ -177,6 +177,26 @@ fn cancelling_after_the_hand_over_leaves_one_guest_running() {
 }
 
 #[test]
+fn a_destination_cancelled_when_it_takes_the_guest_says_that_it_runs() {
+    let receiver = Receiver::bind(&socket()).expect("a fresh address");
+    let limits = Limits::default();
+    let (source, destination) = thread::scope(|scope| {
+        let destination = scope.spawn(|| {
+            receiver.serve_one(&mut Host::default(), &limits, &mut |progress| {
+                if progress.phase == Phase::HandOver {
+                    limits.cancel.cancel();
+                }
+            })
+        });
+        let source = migrate(storing(), receiver.address(), &greedy(), &mut |_| {});
+        (source, destination.join().expect("no panic"))
+    });
+    let Ok(Served::Arrived(received)) = destination else { panic!("not arrived") };
+    assert!(received.guest.is_running());
+    assert!(matches!(source, Outcome::Moved(_)), "it is not known: {source:?}");
+}
+
+#[test]
 fn a_stalled_destination_can_be_cancelled() {
     for bytes in [0, 10, 16, 100, 500, 20_000] {
         let receiver = Receiver::bind(&socket()).expect("a fresh address");
