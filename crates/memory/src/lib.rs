@@ -6,7 +6,8 @@
 //! every backend. To bring a backend of your own, implement [`DirtySource`];
 //! `examples/another_hypervisor.rs` does it for a hypervisor of forty lines.
 //!
-//! What no MMU sees, a device's writes, has a log of its own: [`DeviceLog`].
+//! What no MMU sees, a device's writes, has a log of its own, [`DeviceLog`], and [`Sources`] makes
+//! one of several.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(not(feature = "vm-memory"), forbid(unsafe_code))]
 
@@ -17,6 +18,7 @@ mod layout;
 mod mark;
 mod page_set;
 mod source;
+mod sources;
 mod sync;
 
 #[cfg(all(test, not(loom)))]
@@ -30,4 +32,5 @@ pub use layout::{Layout, LayoutError, Region};
 pub use mark::Mark;
 pub use page_set::{PageSet, RegionSet};
 pub use source::{DirtySource, Misuse};
+pub use sources::{JoinError, Sources, SourcesError};
 pub use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa, PAGE_SHIFT, PAGE_SIZE, SlotId};
