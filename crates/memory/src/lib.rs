@@ -6,14 +6,15 @@
 //! every backend. To bring a backend of your own, implement [`DirtySource`];
 //! `examples/another_hypervisor.rs` does it for a hypervisor of forty lines.
 //!
-//! What no MMU sees, a device's writes, has a log of its own, [`DeviceLog`], and [`Sources`] makes
-//! one of several.
+//! What no MMU sees, a device's writes or a vhost back-end's, has logs of its own, [`DeviceLog`] and
+//! [`ForeignLog`], and [`Sources`] makes one of several. `docs/devices.md` tells which to take.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(not(feature = "vm-memory"), forbid(unsafe_code))]
 
 extern crate alloc;
 
 mod device_log;
+mod foreign;
 mod layout;
 mod mark;
 mod page_set;
@@ -28,6 +29,9 @@ mod scene;
 pub mod guest;
 
 pub use device_log::{DeviceLog, Marker};
+pub use foreign::{
+    AlwaysLogs, BitmapTooShort, ForeignError, ForeignLog, ForeignWriter, SharedBits,
+};
 pub use layout::{Layout, LayoutError, Region};
 pub use mark::Mark;
 pub use page_set::{PageSet, RegionSet};
