@@ -57,6 +57,7 @@ A guest of your own is an ELF image for RV64IMA, linked to 0x80000000, where RAM
       -Wl,--build-id=none,-Ttext-segment=0x80000000 -o guest.elf guest.S
   vellum migrate --guest guest.elf
 
+A destination that does nothing for as long as --patience is given up, and the guest runs on here.
 If the acknowledgement of the hand-over is lost, the source keeps its guest paused and asks again
 every second. When you know that the destination does not run it:
   vellum migrate --resume PID
@@ -81,6 +82,9 @@ pub(crate) struct Migrate {
     /// The longest pause to aim for: a number and s, ms or us
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration, allow_negative_numbers = true)]
     pub(crate) downtime: Duration,
+    /// How long the destination may do nothing before it is given up
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, allow_negative_numbers = true)]
+    pub(crate) patience: Duration,
     /// Seeds the guest's random choices
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub(crate) seed: u64,
@@ -121,6 +125,9 @@ pub(crate) struct Receive {
     /// End after the guest has finished so many passes over its memory here
     #[arg(long, value_name = "N")]
     pub(crate) passes: Option<u64>,
+    /// How long a source may do nothing before its guest is given up: a number and s, ms or us
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, allow_negative_numbers = true)]
+    pub(crate) patience: Duration,
     /// Print each step as a line of JSON on standard output
     #[arg(long)]
     pub(crate) events: bool,
@@ -199,6 +206,7 @@ mod tests {
         assert_eq!((migrate.vcpus, migrate.seed, migrate.guest.as_str()), (4, 1, "selfcheck"));
         assert_eq!((migrate.format, migrate.track), (Format::Ept, Track::Auto));
         assert_eq!(migrate.downtime, Duration::from_millis(100));
+        assert_eq!(migrate.patience, Duration::from_secs(30));
     }
 
     #[test]
@@ -210,5 +218,14 @@ mod tests {
     #[test]
     fn a_receiver_needs_an_address() {
         assert!(Cli::try_parse_from(["vellum", "receive"]).is_err());
+    }
+
+    #[test]
+    fn a_receiver_is_as_patient_as_a_source() {
+        let cli = Cli::try_parse_from(["vellum", "receive", "--listen", "tcp:localhost:0"]);
+        let Command::Receive(receive) = cli.expect("an address is enough").command else {
+            panic!("another command")
+        };
+        assert_eq!(receive.patience, Duration::from_secs(30));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::event::Event;
 use crate::failure::Failure;
+use crate::quantity::exact_duration;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -36,10 +37,10 @@ pub(crate) enum Waited<T> {
 
 impl Destination {
     /// Starts this same program as a receiver and returns once it listens.
-    pub(crate) fn start() -> Result<Self, Failure> {
+    pub(crate) fn start(patience: Duration) -> Result<Self, Failure> {
         let folder =
             tempfile::Builder::new().prefix("vellum-").tempdir().map_err(Failure::Folder)?;
-        let mut process = spawn(folder.path()).map_err(Failure::Spawn)?;
+        let mut process = spawn(folder.path(), patience).map_err(Failure::Spawn)?;
         let events = process.stdout.take().map(follow).ok_or(Failure::Silent)?;
         let address = Address::Unix(socket(folder.path()));
         let mut this = Self { process, events, address, folder: Some(folder) };
@@ -98,13 +99,14 @@ fn socket(folder: &Path) -> std::path::PathBuf {
     folder.join("socket")
 }
 
-fn spawn(folder: &Path) -> std::io::Result<Child> {
+fn spawn(folder: &Path, patience: Duration) -> std::io::Result<Child> {
     use std::os::unix::process::CommandExt;
     let mut address = std::ffi::OsString::from("unix:");
     address.push(socket(folder));
     Command::new(std::env::current_exe()?)
         .args([OsStr::new("receive"), OsStr::new("--attached"), OsStr::new("--events")])
         .args([OsStr::new("--listen"), &address])
+        .args(["--patience".to_owned(), exact_duration(patience)])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         // Ctrl-C at the terminal is for this process; it tells the other one itself.

@@ -15,6 +15,8 @@ const INTERRUPTED: i32 = 130;
 pub(crate) struct Interrupt {
     stop: Arc<AtomicBool>,
     resume: Arc<AtomicBool>,
+    /// Set by every signal that asks for something.
+    any: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -28,6 +30,9 @@ impl Interrupt {
                 .map_err(Failure::Signals)?;
         }
         flag::register(SIGUSR1, this.resume.clone()).map_err(Failure::Signals)?;
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+            flag::register(signal, this.any.clone()).map_err(Failure::Signals)?;
+        }
         Ok(this)
     }
 
@@ -39,6 +44,12 @@ impl Interrupt {
     /// The same question, for the migration library.
     pub(crate) fn cancel(&self) -> Cancel {
         Cancel::from(Arc::clone(&self.stop))
+    }
+
+    /// Cancelled by whatever is asked for after this call.
+    pub(crate) fn from_now_on(&self) -> Cancel {
+        self.any.store(false, Ordering::Relaxed);
+        Cancel::from(Arc::clone(&self.any))
     }
 
     /// Whether to let a paused guest run on; asked once, answered once.

@@ -139,7 +139,8 @@ impl Job<'_> {
         let config = config(self.args);
         let machine = Machine::<F>::new(&config, &self.guest.image, console(&self.show))
             .map_err(|error| self.not_built(error))?;
-        let mut child = self.args.to.is_none().then(Destination::start).transpose()?;
+        let mut child =
+            self.args.to.is_none().then(|| Destination::start(self.args.patience)).transpose()?;
         let to = child.as_ref().map(Destination::address).or_else(|| self.args.to.clone());
         let to = to.ok_or(Failure::Silent)?;
         self.announce();
@@ -152,6 +153,7 @@ impl Job<'_> {
         let attempts = Attempts {
             to: &to,
             downtime: downtime(self.args),
+            patience: self.args.patience,
             count: self.args.attempts,
             interrupt: &self.interrupt,
             show: &self.show,

@@ -104,6 +104,11 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
+/// As [`parse_duration`] reads it; centuries are cut short.
+pub(crate) fn exact_duration(duration: Duration) -> String {
+    format!("{}ns", u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Three digits and the unit that fits.
 pub(crate) fn show_duration(duration: Duration) -> String {
     // Nanoseconds beyond 2^53 are months: their last digit is not shown.
@@ -186,6 +191,13 @@ mod tests {
         let shown = |text: &str| text.parse::<Size>().map(|size| size.to_string());
         assert_eq!(shown("1024M"), Ok("1 GiB".to_owned()));
         assert_eq!(shown("12K"), Ok("12 KiB".to_owned()));
+    }
+
+    #[test]
+    fn a_duration_is_read_back_as_it_was() {
+        for duration in [Duration::ZERO, Duration::from_nanos(7), Duration::from_secs(40)] {
+            assert_eq!(parse_duration(&exact_duration(duration)), Ok(duration));
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Receive) -> Result<End, Failure> {
 }
 
 fn serve(args: &Receive, interrupt: &Interrupt, show: &Arc<Show>, receiver: Receiver) -> End {
-    let limits = Limits { cancel: interrupt.cancel(), ..Limits::default() };
+    let limits = Limits { cancel: interrupt.cancel(), patience: args.patience };
     let mut place = Place { show: Arc::clone(show) };
     let refuse = |reason: String| show.say(&Event::Refused { reason });
     let received = receiver

@@ -7,7 +7,7 @@ use crate::show::Show;
 use crate::source::Watch;
 use std::time::{Duration, Instant};
 use vellum_migrate::{
-    Address, Cancel, Cause, Kept, Options, Outcome, Report, SourceGuest, Unknown, migrate,
+    Address, Cause, Kept, Options, Outcome, Report, SourceGuest, Unknown, migrate,
 };
 
 /// Between two attempts.
@@ -43,6 +43,7 @@ pub(super) enum Ending {
 pub(super) struct Attempts<'a> {
     pub(super) to: &'a Address,
     pub(super) downtime: Duration,
+    pub(super) patience: Duration,
     pub(super) count: u32,
     pub(super) interrupt: &'a Interrupt,
     pub(super) show: &'a Show,
@@ -98,7 +99,12 @@ impl Attempts<'_> {
     }
 
     fn options(&self) -> Options {
-        Options { downtime: self.downtime, cancel: self.interrupt.cancel(), ..Options::default() }
+        Options {
+            downtime: self.downtime,
+            patience: self.patience,
+            cancel: self.interrupt.cancel(),
+            ..Options::default()
+        }
     }
 
     fn moved(&self, report: Report) -> Box<Ending> {
@@ -113,10 +119,11 @@ impl Attempts<'_> {
         mut child: Option<&mut Destination>,
     ) -> Result<Kept<G>, Box<Ending>> {
         let _stale = self.interrupt.take_resume();
+        // Not the cancel of the attempt, which is what may have ended the wait for an answer.
+        let signalled = self.interrupt.from_now_on();
         self.show.say(&Event::Unknown { reason: unknown.failure().to_string() });
         loop {
-            // Not the cancel of the attempt, which is what may have ended the wait for an answer.
-            match unknown.ask(&Cancel::new()) {
+            match unknown.ask(&signalled) {
                 Outcome::Moved(moved) => return Err(self.moved(moved.report)),
                 Outcome::Kept(kept) => return Ok(kept),
                 Outcome::Unknown(still) => unknown = still,
