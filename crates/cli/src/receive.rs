@@ -39,7 +39,10 @@ fn serve(args: &Receive, interrupt: &Interrupt, show: &Arc<Show>, receiver: Rece
     match received {
         Ok(received) => {
             // A source that lost our acknowledgement asks as long as the guest runs here.
-            let _answers = receiver.keep_answering();
+            let answers = receiver.keep_answering();
+            if let Err(error) = &answers {
+                show.say(&Event::NoAnswers { reason: error.to_string() });
+            }
             let (how, reason) = run_on(&received.guest, args.passes, interrupt, show);
             show.say(&received.guest.progress());
             show.say(&Event::Ended { how, reason });

@@ -15,11 +15,13 @@ use crate::cancel::Cancel;
 use crate::failure::{Cause, Failure};
 use crate::guest::Destination;
 use crate::identity::{InstanceId, MigrationId};
+use crate::link::reason;
 use crate::progress::{Phase, Progress};
 use crate::wire::Answer;
-use attend::{Asked, Desk};
+use attend::{Asked, Desk, Greeting};
 use decisions::Decisions;
 use incoming::Incoming;
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -46,6 +48,15 @@ pub struct Receiver {
     listener: Listener,
     address: Address,
     desk: Desk,
+}
+
+/// Cancels when it is dropped.
+struct Ending<'c>(&'c Cancel);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 /// What one connection was about.
@@ -139,27 +150,38 @@ impl Receiver {
         match self.desk.hear(stream, limits).map_err(|cause| cause.during(Phase::Greet))? {
             Asked::Question(migration, answer) => Ok(Served::Answered(migration, answer)),
             Asked::Guest(greeting) => {
-                let incoming = Incoming::prepare(greeting, destination, &self.desk)?;
-                self.beside(|| incoming.receive(watch)).map(Served::Arrived)
+                self.take_in(greeting, destination, watch).map(Served::Arrived)
             }
         }
     }
 
     /// Goes on answering questions in a thread of its own, for as long as what it returns lives: a
     /// source that lost the acknowledgement must be able to ask.
-    #[must_use = "dropping it ends the answers"]
-    pub fn keep_answering(self) -> Answerer {
+    ///
+    /// # Errors
+    /// The system gives no thread. The guest runs all the same; a source that does not know it is
+    /// left with a person's word.
+    pub fn keep_answering(self) -> io::Result<Answerer> {
         Answerer::new(self.listener, self.desk)
     }
 
-    /// Runs `work` while another thread attends to whoever else connects.
-    fn beside<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Receives a guest while another thread attends to whoever else connects.
+    fn take_in<D: Destination>(
+        &self,
+        greeting: Greeting,
+        destination: &mut D,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Received<D::Guest>, Failure> {
         let done = Cancel::new();
         thread::scope(|scope| {
-            scope.spawn(|| self.desk.attend(&self.listener, &done));
-            let result = work();
-            done.cancel();
-            result
+            let attend = || self.desk.attend(&self.listener, &done);
+            let attending = thread::Builder::new().spawn_scoped(scope, attend);
+            // However this ends, a panic included: the scope waits for the thread.
+            let _ending = Ending(&done);
+            match attending {
+                Ok(_) => Incoming::prepare(greeting, destination, &self.desk)?.receive(watch),
+                Err(error) => Err(greeting.decline(reason(&Cause::Thread(error)))),
+            }
         })
     }
 

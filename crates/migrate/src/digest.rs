@@ -93,7 +93,9 @@ pub(crate) fn hash_chunks<M: GuestMemory + Sync>(
     let end = first + count;
     let work = || claim_chunks(memory, region, &next, end);
     let mut found = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads(count)).map(|_| scope.spawn(work)).collect();
+        // With fewer threads than asked for it takes longer.
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads(count)).map_while(spawn).collect();
         let mine = work();
         others.into_iter().map(join).chain([mine]).collect::<Result<Vec<_>, _>>()
     })?
@@ -119,7 +121,9 @@ fn claim_chunks<M: GuestMemory>(
     next: &AtomicU64,
     end: u64,
 ) -> Result<Vec<(u64, Hash)>, Cause> {
-    let mut bite = vec![0; BITE];
+    let mut bite = Vec::new();
+    bite.try_reserve_exact(BITE)?;
+    bite.resize(BITE, 0);
     let mut found = Vec::new();
     loop {
         // Relaxed: the counter only deals out numbers; joining the thread publishes the hashes.

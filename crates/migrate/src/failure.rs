@@ -4,6 +4,7 @@ use crate::address::ConnectError;
 use crate::digest::Difference;
 use crate::progress::Phase;
 use crate::wire::{Kind, Refusal, VERSION, WireError};
+use std::collections::TryReserveError;
 use std::io;
 use std::time::Duration;
 use vm_memory::GuestMemoryError;
@@ -64,6 +65,12 @@ pub enum Cause {
     /// The peer gave up.
     #[error("the other side gave up: {0}")]
     Aborted(Refusal),
+    /// This side has no memory for what comes or goes.
+    #[error("out of memory: {0}")]
+    OutOfMemory(#[from] TryReserveError),
+    /// This side has no thread for what is to be done.
+    #[error("the system gives no thread: {0}")]
+    Thread(#[source] io::Error),
     /// The dirty log failed.
     #[error("the dirty log failed: {0}")]
     Log(#[source] BoxError),

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// memory is given for facts.
 const PIECE: usize = 1 << 20;
 
+/// How much is read at a time of what nobody wants: who gives up may have no memory left.
+const SINK: usize = 16 << 10;
+
 /// How long a side that gives up waits for the other to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -196,7 +199,7 @@ impl Link {
     /// Reads until the other side is done, so that closing does not throw our last words away.
     fn drain(&mut self) {
         let until = Instant::now() + FAREWELL;
-        let mut sink = vec![0; PIECE];
+        let mut sink = [0; SINK];
         while Instant::now() < until && self.read_some(&mut sink).is_ok() {}
     }
 
@@ -240,6 +243,7 @@ impl Link {
             let end = length.min(filled + PIECE);
             // Growing keeps what is there and zeroes only what is new.
             if input.len() < end {
+                input.try_reserve_exact(end - input.len())?;
                 input.resize(end, 0);
             }
             filled += self.read_some(&mut input[filled..end])?;
@@ -317,6 +321,7 @@ pub(crate) fn reason(cause: &Cause) -> Refusal {
         Cause::Cancelled => RefusalKind::Cancelled,
         Cause::Different(_) => RefusalKind::Different,
         Cause::Promised => RefusalKind::Known,
+        Cause::OutOfMemory(_) | Cause::Thread(_) => RefusalKind::OutOfMemory,
         Cause::Wire(_) | Cause::Unexpected(_) | Cause::NotVellum => RefusalKind::Protocol,
         _ => RefusalKind::Other,
     };

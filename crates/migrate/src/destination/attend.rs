@@ -4,10 +4,12 @@ use super::Limits;
 use super::decisions::Decisions;
 use crate::address::{Listener, Stream};
 use crate::cancel::Cancel;
-use crate::failure::Cause;
+use crate::failure::{Cause, Failure};
 use crate::identity::{InstanceId, MigrationId};
 use crate::link::{Link, reason};
+use crate::progress::Phase;
 use crate::wire::{Answer, Message, Query, Refusal, RefusalKind};
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -39,6 +41,14 @@ pub(super) struct Greeting {
     pub(super) migration: MigrationId,
     pub(super) layout: Layout,
     pub(super) identity: Vec<u8>,
+}
+
+impl Greeting {
+    /// Turns the guest away.
+    pub(super) fn decline(self, refusal: Refusal) -> Failure {
+        self.link.refuse(refusal.clone());
+        Cause::Declined(refusal).during(Phase::Greet)
+    }
 }
 
 impl Desk {
@@ -96,7 +106,7 @@ impl Desk {
         while let Ok(Some(stream)) = listener.accept(done) {
             if let Ok(Asked::Guest(greeting)) = self.hear(stream, &limits) {
                 let busy = "it is taken up with another guest";
-                greeting.link.refuse(Refusal::new(RefusalKind::Busy, busy));
+                let _told = greeting.decline(Refusal::new(RefusalKind::Busy, busy));
             }
         }
     }
@@ -115,11 +125,11 @@ pub struct Answerer {
 }
 
 impl Answerer {
-    pub(super) fn new(listener: Listener, desk: Desk) -> Self {
+    pub(super) fn new(listener: Listener, desk: Desk) -> io::Result<Self> {
         let done = Cancel::new();
         let theirs = done.clone();
-        let thread = thread::spawn(move || desk.attend(&listener, &theirs));
-        Self { done, thread: Some(thread) }
+        let thread = thread::Builder::new().spawn(move || desk.attend(&listener, &theirs))?;
+        Ok(Self { done, thread: Some(thread) })
     }
 }
 

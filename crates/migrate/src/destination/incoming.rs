@@ -61,22 +61,13 @@ impl<'d, G: IncomingGuest> Incoming<'d, G> {
         destination: &mut D,
         desk: &'d Desk,
     ) -> Result<Self, Failure> {
-        let Greeting { link, migration, layout, identity } = greeting;
         let began = Instant::now();
-        let prepared = if desk.decisions.knows(migration) {
-            Err(Refusal::new(RefusalKind::Known, "it has had this very migration before"))
-        } else {
-            destination.prepare(&identity, &layout)
-        };
-        match prepared {
-            Ok(guest) => {
-                let (place, phase) = (Place::new(guest, layout), Phase::Greet);
-                Ok(Self { link, desk, migration, began, place, phase, round: 1 })
+        match Place::prepare(&greeting, destination, desk) {
+            Ok(place) => {
+                let Greeting { link, migration, .. } = greeting;
+                Ok(Self { link, desk, migration, began, place, phase: Phase::Greet, round: 1 })
             }
-            Err(refusal) => {
-                link.refuse(refusal.clone());
-                Err(Cause::Declined(refusal).during(Phase::Greet))
-            }
+            Err(refusal) => Err(greeting.decline(refusal)),
         }
     }
 
@@ -167,9 +158,21 @@ impl<'d, G: IncomingGuest> Incoming<'d, G> {
 }
 
 impl<G: IncomingGuest> Place<G> {
-    fn new(guest: G, layout: Layout) -> Self {
-        let held = (guest.fresh() == Fresh::Zeros).then(|| PageSet::new(&layout));
-        Self { guest, layout, state: State::Awaited, held, pages: 0, zero: 0 }
+    fn prepare<D: Destination<Guest = G>>(
+        greeting: &Greeting,
+        destination: &mut D,
+        desk: &Desk,
+    ) -> Result<Self, Refusal> {
+        let Greeting { migration, layout, identity, .. } = greeting;
+        if desk.decisions.knows(*migration) {
+            return Err(Refusal::new(RefusalKind::Known, "it has had this very migration before"));
+        }
+        let guest = destination.prepare(identity, layout)?;
+        let zeros = guest.fresh() == Fresh::Zeros;
+        let held = zeros.then(|| PageSet::try_new(layout)).transpose();
+        let held = held.map_err(|error| reason(&error.into()))?;
+        let layout = layout.clone();
+        Ok(Self { guest, layout, state: State::Awaited, held, pages: 0, zero: 0 })
     }
 
     fn put(&mut self, message: Message<'_>) -> Result<Next, Cause> {

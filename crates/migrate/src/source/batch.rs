@@ -5,6 +5,7 @@ use crate::link::Link;
 use crate::wire::{MOST_PAGES, MOST_RUNS, Message, PAGE, Run, Zero};
 use crate::zero::is_zero;
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 use vellum_memory::guest::{GuestMemory, read_page};
 use vellum_memory::{Gfn, Region};
 
@@ -27,15 +28,12 @@ pub(super) struct Counts {
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
-        Self {
-            region: 0,
-            data: vec![0; MOST_PAGES * PAGE],
-            used: 0,
-            full: Vec::new(),
-            zero: Vec::new(),
-            counts: Counts::default(),
-        }
+    pub(super) fn try_new() -> Result<Self, TryReserveError> {
+        let mut data = Vec::new();
+        data.try_reserve_exact(MOST_PAGES * PAGE)?;
+        data.resize(MOST_PAGES * PAGE, 0);
+        let (full, zero) = (Vec::new(), Vec::new());
+        Ok(Self { region: 0, data, used: 0, full, zero, counts: Counts::default() })
     }
 
     /// What went in since the last call.

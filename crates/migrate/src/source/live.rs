@@ -4,7 +4,7 @@ use super::Kept;
 use super::greet::Greeted;
 use super::held::Held;
 use super::pace::Pace;
-use super::round::{Done, Origin, Traffic};
+use super::round::{Done, Load, Origin, Traffic};
 use super::stopped::Stopped;
 use crate::failure::Cause;
 use crate::guest::SourceGuest;
@@ -37,13 +37,12 @@ impl<G: SourceGuest> Live<G> {
     ) -> Result<Self, Box<Kept<G>>> {
         let Greeted { mut held, link, migration, instance } = greeted;
         watch(Progress { phase: Phase::Start, round: 0, sent: 0, remaining: 0, bytes: 0 });
-        match held.guest.dirty().start() {
-            Ok(()) => {
-                let traffic = Traffic::new(link, held.layout());
+        match load_and_log(&mut held) {
+            Ok(load) => {
+                let traffic = Traffic::new(link, load);
                 Ok(Self { held, traffic, migration, instance, pace: Pace::default() })
             }
-            Err(error) => {
-                let cause = Cause::Log(Box::new(error));
+            Err(cause) => {
                 link.give_up(reason(&cause));
                 Err(held.keep(Phase::Start, cause))
             }
@@ -95,6 +94,13 @@ impl<G: SourceGuest> Live<G> {
         traffic.link.give_up(reason(&kept.failure.cause));
         kept
     }
+}
+
+/// What is to be sent, and the log on.
+fn load_and_log<G: SourceGuest>(held: &mut Held<G>) -> Result<Load, Cause> {
+    let load = Load::try_new(held.layout())?;
+    held.guest.dirty().start().map_err(|error| Cause::Log(Box::new(error)))?;
+    Ok(load)
 }
 
 impl<G: SourceGuest> Converged<G> {

@@ -7,8 +7,9 @@ use crate::link::Link;
 use crate::progress::{Phase, Progress};
 use crate::report::Round;
 use crate::wire::Message;
+use std::collections::TryReserveError;
 use std::time::{Duration, Instant};
-use vellum_memory::{DirtySource, Gfn, GfnRange, Layout, PageSet, Region};
+use vellum_memory::{DirtySource, Gfn, GfnRange, Layout, PageSet, Region, RegionSet};
 
 /// Words of the page set that are protected, read and sent together: 16 MiB of pages.
 const STRETCH: u64 = 64;
@@ -17,18 +18,36 @@ const STRETCH: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Traffic {
     pub(super) link: Link,
-    layout: Layout,
-    /// What is to be sent.
-    round: PageSet,
-    /// All that was ever taken from the log: what is owed if the attempt fails.
-    taken: PageSet,
-    batch: Batch,
+    load: Load,
     number: u32,
     began: Instant,
     bytes_before: u64,
     /// Time spent collecting and protecting in this round.
     harvest: Duration,
     tally: Round,
+}
+
+/// The pages of an attempt: all the memory that it needs beside the guest's.
+#[derive(Debug)]
+pub(super) struct Load {
+    layout: Layout,
+    /// What is to be sent.
+    round: PageSet,
+    /// All that was ever taken from the log: what is owed if the attempt fails.
+    taken: PageSet,
+    batch: Batch,
+}
+
+impl Load {
+    /// Everything is to be sent.
+    ///
+    /// # Errors
+    /// No memory for it.
+    pub(super) fn try_new(layout: Layout) -> Result<Self, TryReserveError> {
+        let (mut round, taken) = (PageSet::try_new(&layout)?, PageSet::try_new(&layout)?);
+        round.regions_mut().iter_mut().for_each(fill);
+        Ok(Self { layout, round, taken, batch: Batch::try_new()? })
+    }
 }
 
 /// Where a round's pages come from.
@@ -48,37 +67,34 @@ pub(super) struct Done {
 }
 
 impl Traffic {
-    pub(super) fn new(link: Link, layout: Layout) -> Self {
+    pub(super) fn new(link: Link, load: Load) -> Self {
         Self {
-            round: PageSet::full(&layout),
-            taken: PageSet::new(&layout),
-            batch: Batch::new(),
             number: 1,
             began: Instant::now(),
             bytes_before: link.written(),
             harvest: Duration::ZERO,
             tally: Round::default(),
             link,
-            layout,
+            load,
         }
     }
 
     /// All that was taken from the log since it was started.
     pub(super) fn taken(&self) -> &PageSet {
-        &self.taken
+        &self.load.taken
     }
 
     /// How many pages are to be sent, as far as it is known.
     pub(super) fn remaining(&self) -> u64 {
-        self.round.count()
+        self.load.round.count()
     }
 
     /// Takes what the log has found into the round.
     pub(super) fn collect<G: SourceGuest>(&mut self, guest: &mut G) -> Result<(), Cause> {
         let began = Instant::now();
-        guest.dirty().collect(&mut self.round).map_err(log_failed)?;
+        guest.dirty().collect(&mut self.load.round).map_err(log_failed)?;
         self.harvest += began.elapsed();
-        self.taken.merge(&self.round);
+        self.load.taken.merge(&self.load.round);
         Ok(())
     }
 
@@ -126,7 +142,7 @@ impl Traffic {
     /// The stretches that hold pages of the round: region and number.
     fn stretches(&self) -> Vec<(usize, u64)> {
         let mut found = Vec::new();
-        for (index, set) in self.round.regions().iter().enumerate() {
+        for (index, set) in self.load.round.regions().iter().enumerate() {
             for stretch in set.words().map(|(word, _)| (index, word / STRETCH)) {
                 if found.last() != Some(&stretch) {
                     found.push(stretch);
@@ -144,10 +160,11 @@ impl Traffic {
         stretch: u64,
     ) -> Result<(), Cause> {
         let began = Instant::now();
-        let range = range_of(self.layout.regions()[index], stretch);
-        guest.dirty().protect(index, range, &mut self.round).map_err(log_failed)?;
+        let range = range_of(self.load.layout.regions()[index], stretch);
+        guest.dirty().protect(index, range, &mut self.load.round).map_err(log_failed)?;
         self.harvest += began.elapsed();
-        let (round, taken) = (&self.round.regions()[index], &mut self.taken.regions_mut()[index]);
+        let (round, taken) =
+            (&self.load.round.regions()[index], &mut self.load.taken.regions_mut()[index]);
         for word in words_of(stretch) {
             taken.insert_word(word, round.word(word));
         }
@@ -161,29 +178,35 @@ impl Traffic {
         index: usize,
         stretch: u64,
     ) -> Result<u64, Cause> {
-        let region = self.layout.regions()[index];
+        let region = self.load.layout.regions()[index];
         let memory = guest.memory(region.space);
-        let set = &mut self.round.regions_mut()[index];
-        self.batch.begin(index, &mut self.link)?;
+        let set = &mut self.load.round.regions_mut()[index];
+        self.load.batch.begin(index, &mut self.link)?;
         for word in words_of(stretch) {
             for page in pages_of(word, set.word(word)) {
                 set.remove(page);
-                self.batch.add(memory, region, page, &mut self.link)?;
+                self.load.batch.add(memory, region, page, &mut self.link)?;
             }
         }
-        self.batch.flush(&mut self.link)?;
+        self.load.batch.flush(&mut self.link)?;
         Ok(self.count())
     }
 
     /// Adds what the batch has counted to the round's tally.
     fn count(&mut self) -> u64 {
-        let counts = self.batch.take_counts();
+        let counts = self.load.batch.take_counts();
         let pages = counts.sent + counts.zero;
         self.tally.dirty += pages;
         self.tally.sent += counts.sent;
         self.tally.zero += counts.zero;
         pages
     }
+}
+
+/// Puts all pages in.
+fn fill(set: &mut RegionSet) {
+    let words = set.region().range.pages().div_ceil(64);
+    (0..words).for_each(|word| set.insert_word(word, u64::MAX));
 }
 
 /// The words of a page set that a stretch covers.

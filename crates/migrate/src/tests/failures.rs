@@ -167,7 +167,7 @@ fn cancelling_after_the_hand_over_leaves_one_guest_running() {
         }
     });
     let Ok(Served::Arrived(received)) = both.destination else { panic!("not arrived") };
-    let _answering = receiver.keep_answering();
+    let _answering = receiver.keep_answering().expect("a thread");
     let moved = match both.source {
         Outcome::Unknown(unknown) => unknown.ask(&Cancel::new()),
         other => other,
@@ -194,6 +194,23 @@ fn a_destination_cancelled_when_it_takes_the_guest_says_that_it_runs() {
     let Ok(Served::Arrived(received)) = destination else { panic!("not arrived") };
     assert!(received.guest.is_running());
     assert!(matches!(source, Outcome::Moved(_)), "it is not known: {source:?}");
+}
+
+#[test]
+fn a_destination_that_panics_is_not_waited_for() {
+    let receiver = Receiver::bind(&socket()).expect("a fresh address");
+    let limits = Limits::default();
+    let kept = thread::scope(|scope| {
+        let destination = scope.spawn(|| {
+            receiver.serve_one(&mut Host::default(), &limits, &mut |progress| {
+                assert!(progress.phase != Phase::Copy, "on purpose");
+            })
+        });
+        let source = migrate(storing(), receiver.address(), &greedy(), &mut |_| {});
+        destination.join().expect_err("it panics");
+        must_be_kept(source)
+    });
+    must_be_as_before(kept);
 }
 
 #[test]
@@ -309,7 +326,7 @@ fn break_at(regions: &vellum_memory::Layout, fault: Fault) -> (u64, u64) {
         }
         (source, destination.join().expect("no panic"))
     });
-    let _answering = receiver.keep_answering();
+    let _answering = receiver.keep_answering().expect("a thread");
     let settled = match source {
         Outcome::Unknown(unknown) => {
             assert_ne!(fault, Fault::Never);

@@ -69,7 +69,7 @@ fn a_lost_acknowledgement_is_unknown_and_the_answer_is_taken() {
     let Ok(Served::Arrived(received)) = trial.destination else { panic!("not arrived") };
     assert!(received.guest.is_running());
     assert_eq!(unknown.report().verdict, Verdict::Same);
-    let _answering = trial.receiver.keep_answering();
+    let _answering = trial.receiver.keep_answering().expect("a thread");
     let Outcome::Moved(moved) = unknown.ask(&Cancel::new()) else { panic!("not moved") };
     assert!(!moved.guest.is_running(), "never two guests");
     assert!(!moved.guest.is_logged());
@@ -79,7 +79,7 @@ fn a_lost_acknowledgement_is_unknown_and_the_answer_is_taken() {
 fn a_lost_hand_over_is_unknown_and_the_answer_is_never() {
     let (trial, unknown) = lost_hand_over();
     assert!(trial.destination.is_err(), "it was discarded there");
-    let _answering = trial.receiver.keep_answering();
+    let _answering = trial.receiver.keep_answering().expect("a thread");
     let Outcome::Kept(kept) = unknown.ask(&Cancel::new()) else { panic!("not kept") };
     must_be_as_before(kept);
 }
@@ -111,7 +111,7 @@ fn another_destination_at_the_same_address_knows_nothing() {
     drop(trial.receiver);
     // It never heard of the guest, which runs on in the process that listened here before.
     let other = Receiver::bind(&address).expect("the address is free again");
-    let _answering = other.keep_answering();
+    let _answering = other.keep_answering().expect("a thread");
     let Outcome::Unknown(unknown) = unknown.ask(&Cancel::new()) else { panic!("decided") };
     assert!(matches!(unknown.failure().cause, Cause::Stranger));
 }
