@@ -20,7 +20,7 @@ fn model(scenario: impl Fn() + Sync + Send + 'static) {
 /// Two mark pages of one word while a third harvests twice; each mark must be found by a harvest
 /// that begins after the marker has returned.
 fn marks_against_take(bug: Option<Break>) {
-    let set = Arc::new(DirtySet::new(128, Breaks { chosen: bug }).expect("memory"));
+    let set = Arc::new(DirtySet::new(128, Initial::Clean, Breaks { chosen: bug }).expect("memory"));
     set.prepare(0);
     let (first, second) = (set.clone(), set.clone());
     let slow = loom::thread::spawn(move || first.mark(1));
@@ -48,7 +48,7 @@ fn trusting_a_word_that_is_not_empty_loses_a_mark() {
 #[test]
 fn words_that_arrive_meanwhile_hide_no_mark() {
     model(|| {
-        let set = Arc::new(DirtySet::new(128, Breaks::default()).expect("memory"));
+        let set = Arc::new(DirtySet::new(128, Initial::Clean, Breaks::default()).expect("memory"));
         let (marker, mapper) = (set.clone(), set.clone());
         let marker = loom::thread::spawn(move || marker.mark(1));
         let mapper = loom::thread::spawn(move || mapper.prepare(0));

@@ -1,10 +1,9 @@
 //! Those without a seat against a writer, where the barrier is for seats alone.
 
 use super::*;
-use crate::embedder::{Backing, NoBacking, Scope};
+use crate::embedder::{Backing, GuestPage, NoBacking, Scope};
 use crate::frame::Frame;
 use loom::sync::Arc;
-use vellum_pte::{AddressSpace, Gfn, Gpa};
 
 /// No CPU runs a fault, so its barrier has nobody to reach.
 struct NoFaults;
@@ -22,10 +21,10 @@ impl Embedder for NoFaults {
     fn relax(&self) {
         loom::thread::yield_now();
     }
-    fn resolve(&self, _: AddressSpace, _: Gfn) -> Option<Backing> {
+    fn resolve(&self, _: GuestPage) -> Option<Backing> {
         None
     }
-    fn write(&self, _: AddressSpace, _: Gpa, _: &[u8]) -> Result<(), NoBacking> {
+    fn write(&self, _: GuestPage, _: u64, _: &[u8]) -> Result<(), NoBacking> {
         Err(NoBacking)
     }
 }

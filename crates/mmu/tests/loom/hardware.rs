@@ -1,25 +1,30 @@
-//! A machine small enough for loom: its vCPUs walk the tables in an access window that a
-//! shoot-down waits out, and keep what they walked until they are told.
+//! A machine small enough for loom: its vCPUs walk the tables in an access window that a shoot-down
+//! waits out, and keep what they walked until they are told, or until that address faults.
 
-use crate::Plan;
-use crate::tiny::Tiny;
+use crate::tlb::{Tlb, Translation, Upper};
 use loom::sync::atomic::{AtomicU64, Ordering};
-use loom::sync::{Arc, Mutex};
+use loom::sync::{Arc, Mutex, MutexGuard};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use vellum_memory::{Layout, PageSet, Region};
 use vellum_mmu::*;
-use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa, Level, Pfn, Raw, SlotId};
+use vellum_pte::{
+    ClearAccessed, ClosedTable, Entry, Format, Gate, Gpa, Leaf, Level, Pfn, Raw, Replace,
+};
 
-pub const PAGES: usize = 4;
 pub const VCPUS: usize = 2;
-pub const SLOT: SlotId = SlotId(0);
-const SPACE: AddressSpace = AddressSpace::NORMAL;
+const ENTRIES: usize = 2;
 
-/// What a vCPU remembers: pages it may store to, and upper entries with their permission.
-#[derive(Default)]
-struct Tlb {
-    storable: [bool; PAGES],
-    upper: [Option<(u64, bool)>; 2],
+/// So many words lie between the first entries of two roots side by side.
+const ROOTS_APART: usize = 512;
+
+/// What is behind the guest's pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Backed {
+    /// The same host memory as long as it lives.
+    Fixed,
+    /// Other host memory after [`Hardware::change_backing`].
+    Changing,
 }
 
 /// Frames by number, so that the walker finds them. Plain memory: no scheduling point.
@@ -27,55 +32,246 @@ struct Tlb {
 struct Frames {
     made: Vec<NonNull<EntryWord>>,
     released: Vec<bool>,
+    memory: Vec<NonNull<[MaybeUninit<EntryWord>]>>,
 }
 
 // SAFETY: the entries are atomics, shared on purpose.
 unsafe impl Send for Frames {}
 
-pub struct Hardware {
-    frames: std::sync::Mutex<Frames>,
-    tlbs: [Mutex<Tlb>; VCPUS],
-    memory: [AtomicU64; PAGES],
+impl Frames {
+    /// Zeroed tables side by side.
+    fn make(&mut self, tables: usize) -> Frame {
+        let first = self.made.len();
+        let words = Box::leak(Box::new_uninit_slice((tables - 1) * ROOTS_APART + ENTRIES));
+        for table in words.chunks_mut(ROOTS_APART) {
+            for word in &mut table[..ENTRIES] {
+                word.write(EntryWord::new(0));
+            }
+            self.made.push(NonNull::from(&mut table[0]).cast());
+            self.released.push(false);
+        }
+        self.memory.push(NonNull::from(words));
+        // SAFETY: two zeroed entries a table, which nobody else has and which live as long as this.
+        unsafe { Frame::from_raw(Pfn::new(first as u64), self.made[first]) }
+    }
 }
 
-impl Hardware {
-    fn entry(&self, frame: u64, index: usize) -> u64 {
+impl Drop for Frames {
+    fn drop(&mut self) {
+        for words in &self.memory {
+            // SAFETY: `make` leaked it, and whoever knew it is gone.
+            drop(unsafe { Box::from_raw(words.as_ptr()) });
+        }
+    }
+}
+
+/// What the machine is told when it starts.
+#[derive(Clone, Copy)]
+pub struct Registers {
+    /// The first root of each address space.
+    pub roots: [u64; 2],
+    pub level: Level,
+    /// Pages of an address space.
+    pub pages: usize,
+}
+
+pub struct Hardware<F> {
+    frames: std::sync::Mutex<Frames>,
+    tlbs: [Mutex<Tlb>; VCPUS],
+    memory: Vec<AtomicU64>,
+    /// How far behind its first place a page's memory is.
+    moved: Option<AtomicU64>,
+    leaves: Level,
+    accessed: AccessedBits,
+    format: PhantomData<F>,
+}
+
+impl<F: Format> Hardware<F> {
+    /// For so many pages, mapped by leaves up to a level.
+    pub fn new(pages: usize, leaves: Level, accessed: AccessedBits, backed: Backed) -> Self {
+        let (moved, memory) = match backed {
+            Backed::Fixed => (None, pages),
+            Backed::Changing => (Some(AtomicU64::new(0)), 2 * pages),
+        };
+        Self {
+            frames: std::sync::Mutex::default(),
+            tlbs: std::array::from_fn(|_| Mutex::new(Tlb::default())),
+            memory: (0..memory).map(|_| AtomicU64::new(0)).collect(),
+            moved,
+            leaves,
+            accessed,
+            format: PhantomData,
+        }
+    }
+
+    fn word(&self, frame: u64, index: usize) -> &EntryWord {
         let frames = self.frames.lock().expect("no panics inside");
         let number = usize::try_from(frame).expect("small");
         assert!(!frames.released[number], "hardware walks a table that was released");
         let word = frames.made[number];
         drop(frames);
-        // SAFETY: two entries a frame, leaked until the model ends.
-        unsafe { word.add(index).as_ref() }.load(Ordering::Acquire)
+        // SAFETY: two entries a frame, valid as long as `self`.
+        unsafe { word.add(index).as_ref() }
     }
 
+    fn window(&self, cpu: usize) -> MutexGuard<'_, Tlb> {
+        self.tlbs[cpu].lock().expect("no panics inside")
+    }
+
+    /// Where a page's memory is. Relaxed: who may rely on it synchronises otherwise.
+    fn host(&self, page: usize) -> usize {
+        let moved = self.moved.as_ref().map_or(0, |moved| moved.load(Ordering::Relaxed));
+        page + usize::try_from(moved).expect("small")
+    }
+
+    /// What is in a page.
     pub fn read(&self, page: usize) -> u64 {
+        self.memory[self.host(page)].load(Ordering::Acquire)
+    }
+
+    /// What was written where a page's memory was at first.
+    pub fn read_first_place(&self, page: usize) -> u64 {
         self.memory[page].load(Ordering::Acquire)
+    }
+
+    fn write(&self, page: usize, value: u64) {
+        self.memory[self.host(page)].store(value, Ordering::Release);
+    }
+
+    /// Moves every page to other memory, as whoever migrates pages does. Returns what is left where
+    /// a page was.
+    pub fn change_backing(&self, page: usize) -> u64 {
+        let pages = self.memory.len() / 2;
+        for page in 0..pages {
+            let value = self.memory[page].load(Ordering::Acquire);
+            self.memory[page + pages].store(value, Ordering::Release);
+        }
+        let moved = self.moved.as_ref().expect("a machine whose backing changes");
+        moved.store(pages as u64, Ordering::Relaxed);
+        self.read_first_place(page)
+    }
+
+    /// One access that stores: TLB or walk, and the store, in one window. Says whether it retired.
+    pub fn store(&self, on: Registers, cpu: usize, page: usize, value: u64) -> bool {
+        let mut tlb = self.window(cpu);
+        let known = tlb.storable(page).or_else(|| self.walk(on, &mut tlb, page, Access::Write));
+        match known.filter(|known| known.storable) {
+            Some(known) => self.memory[known.frame_of(page)].store(value, Ordering::Release),
+            None => tlb.forget(page),
+        }
+        known.is_some_and(|known| known.storable)
+    }
+
+    /// The same for a load.
+    pub fn load(&self, on: Registers, cpu: usize, page: usize) -> Option<u64> {
+        let mut tlb = self.window(cpu);
+        let known = tlb.readable(page).or_else(|| self.walk(on, &mut tlb, page, Access::Read));
+        match known {
+            Some(known) => Some(self.memory[known.frame_of(page)].load(Ordering::Acquire)),
+            None => {
+                tlb.forget(page);
+                None
+            }
+        }
+    }
+
+    /// From the lowest entry that is cached, or from the root.
+    fn walk(
+        &self,
+        on: Registers,
+        tlb: &mut Tlb,
+        page: usize,
+        access: Access,
+    ) -> Option<Translation> {
+        let mut at = tlb.upper(page).unwrap_or_else(|| on.root(page));
+        loop {
+            let pages = at.pages / ENTRIES;
+            let word = self.word(at.table, page / pages % ENTRIES);
+            let raw = Raw(word.load(Ordering::Acquire));
+            let first = page & !(pages - 1);
+            match F::decode(raw, at.level) {
+                Entry::Table { child, gate, .. } => {
+                    if gate == Gate::Closed && F::CLOSED_TABLE == ClosedTable::Parked {
+                        return None;
+                    }
+                    let open = at.open && gate == Gate::Open;
+                    at = Upper { first, pages, level: below(at.level), table: child.get(), open };
+                    tlb.keep_upper(at);
+                }
+                Entry::Leaf(leaf) => {
+                    let frame = usize::try_from(leaf.frame.get()).expect("small");
+                    let storable = at.open && leaf.write == vellum_pte::Write::Storable;
+                    let found = Translation { first, pages, frame, storable };
+                    let both = tlb.has_other_size(found);
+                    assert!(!both || F::REPLACE == Replace::AtOnce, "both sizes at once");
+                    if access == Access::Write && !storable {
+                        return Some(found);
+                    }
+                    if self.use_leaf(word, raw, leaf)? {
+                        tlb.keep(found);
+                        return Some(found);
+                    }
+                }
+                Entry::Absent | Entry::Frozen { .. } => return None,
+            }
+        }
+    }
+
+    /// Sets A where this hardware does so; `None` where a leaf without it faults, false where the
+    /// leaf has changed.
+    fn use_leaf(&self, word: &EntryWord, raw: Raw, leaf: Leaf) -> Option<bool> {
+        match (leaf.accessed, self.accessed) {
+            (true, _) => Some(true),
+            (false, AccessedBits::Set) => {
+                let used = F::set_accessed(raw).0;
+                let set = word.compare_exchange(raw.0, used, Ordering::AcqRel, Ordering::Acquire);
+                Some(set.is_ok())
+            }
+            (false, AccessedBits::NotSet) => {
+                (F::CLEAR_ACCESSED == ClearAccessed::Passes).then_some(true)
+            }
+        }
     }
 }
 
-pub struct Embed(Arc<Hardware>);
+impl Registers {
+    fn root(&self, page: usize) -> Upper {
+        let pages = 1 << self.level.get();
+        let (space, place) = (page / self.pages, page % self.pages / pages);
+        let table = self.roots[space] + place as u64;
+        Upper { first: page & !(pages - 1), pages, level: self.level, table, open: true }
+    }
+}
 
-impl Embedder for Embed {
+fn below(level: Level) -> Level {
+    level.below().expect("a table is not at the last level")
+}
+
+/// What the hypervisor of this machine brings.
+pub struct Embed<F>(pub Arc<Hardware<F>>);
+
+impl<F: Format> Embedder for Embed<F> {
     fn allocate_frame(&self) -> Option<Frame> {
-        let entries = Box::leak(Box::new([EntryWord::new(0), EntryWord::new(0)]));
-        let entries = NonNull::new(entries.as_mut_ptr())?;
-        let mut frames = self.0.frames.lock().expect("no panics inside");
-        frames.made.push(entries);
-        frames.released.push(false);
-        let pfn = Pfn::new(frames.made.len() as u64 - 1);
-        // SAFETY: two zeroed entries, which nobody else has.
-        Some(unsafe { Frame::from_raw(pfn, entries) })
+        self.allocate_roots(1)
+    }
+
+    fn allocate_roots(&self, tables: u32) -> Option<Frame> {
+        Some(self.0.frames.lock().expect("no panics inside").make(tables as usize))
     }
 
     fn release_frame(&self, frame: Frame) {
-        let number = usize::try_from(frame.pfn().get()).expect("small");
-        self.0.frames.lock().expect("no panics inside").released[number] = true;
+        self.release_roots(frame, 1);
+    }
+
+    fn release_roots(&self, first: Frame, tables: u32) {
+        let first = usize::try_from(first.pfn().get()).expect("small");
+        let mut frames = self.0.frames.lock().expect("no panics inside");
+        frames.released[first..first + tables as usize].fill(true);
     }
 
     fn shoot_down(&self, _: Scope) {
-        for tlb in &self.0.tlbs {
-            *tlb.lock().expect("no panics inside") = Tlb::default();
+        for cpu in 0..VCPUS {
+            *self.0.window(cpu) = Tlb::default();
         }
     }
 
@@ -89,150 +285,21 @@ impl Embedder for Embed {
         loom::thread::yield_now();
     }
 
-    fn resolve(&self, _: AddressSpace, gfn: Gfn) -> Option<Backing> {
-        let frame = Pfn::new(gfn.get());
-        Some(Backing { frame, write: BackingWrite::Allowed, largest: Level::L1 })
+    /// Nothing: a vCPU forgets an address that faults.
+    fn flush_local(&self, _: Gpa) {}
+
+    fn resolve(&self, page: GuestPage) -> Option<Backing> {
+        let frame = Pfn::new(self.0.host(host_page(page)) as u64);
+        Some(Backing { frame, write: BackingWrite::Allowed, largest: self.0.leaves })
     }
 
-    fn write(&self, _: AddressSpace, gpa: Gpa, bytes: &[u8]) -> Result<(), NoBacking> {
-        let page = usize::try_from(gpa.gfn().get()).expect("small");
-        self.0.memory[page].store(u64::from(bytes[0]), Ordering::Release);
+    fn write(&self, page: GuestPage, _: u64, bytes: &[u8]) -> Result<(), NoBacking> {
+        self.0.write(host_page(page), u64::from(bytes[0]));
         Ok(())
     }
 }
 
-/// The one slot: all pages, logged.
-pub fn spec() -> SlotSpec {
-    let range = GfnRange::new(Gfn::new(0), PAGES as u64).expect("in range");
-    let (access, log) = (SlotAccess::ReadWrite, LogMode::On);
-    SlotSpec { id: SLOT, space: SPACE, range, access, log }
-}
-
-/// A guest of four pages, its vCPUs, and somebody who copies what the log says.
-pub struct World {
-    pub hardware: Arc<Hardware>,
-    pub mmu: Mmu<Tiny, Embed>,
-    root: u64,
-    layout: Layout,
-    spawned_first: bool,
-}
-
-impl World {
-    /// Lets the spawned threads go first, in every other model: loom's search looks back from the
-    /// order it begins with, and forgets a load that another thread's load follows.
-    pub fn begin(&self) {
-        if self.spawned_first {
-            loom::thread::yield_now();
-        }
-    }
-
-    /// One logged slot of `PAGES` pages.
-    pub fn new(plan: Plan) -> Arc<Self> {
-        let hardware = Arc::new(Hardware {
-            frames: std::sync::Mutex::default(),
-            tlbs: std::array::from_fn(|_| Mutex::new(Tlb::default())),
-            memory: std::array::from_fn(|_| AtomicU64::new(0)),
-        });
-        let mmu = Mmu::new(Embed(hardware.clone()), Config { spaces: 1, broken: plan.broken })
-            .expect("memory");
-        mmu.create_slot(spec()).expect("fits");
-        let root = mmu.root(SPACE).expect("one space").get();
-        let region = Region { slot: SLOT, space: SPACE, range: spec().range };
-        let layout = Layout::new(vec![region]).expect("one region");
-        Arc::new(Self { hardware, mmu, root, layout, spawned_first: plan.spawned_first })
-    }
-
-    /// Stores as vCPU `cpu` does: through its TLB, else a walk, else a fault, until it retires.
-    pub fn store(&self, cpu: usize, page: usize, value: u64) {
-        assert_eq!(self.store_if_there(cpu, page, value), Outcome::Mapped);
-    }
-
-    /// The same, where there may be no memory any more.
-    pub fn store_if_there(&self, cpu: usize, page: usize, value: u64) -> Outcome {
-        let mut vcpu = self.mmu.vcpu().expect("memory");
-        loop {
-            if self.try_store(cpu, page, value) {
-                return Outcome::Mapped;
-            }
-            match vcpu.fault(SPACE, Gfn::new(page as u64).gpa(), Access::Write) {
-                Outcome::Mapped | Outcome::Spurious => {}
-                refused => return refused,
-            }
-        }
-    }
-
-    /// Maps a page as a load does.
-    pub fn load(&self, page: usize) {
-        let mut vcpu = self.mmu.vcpu().expect("memory");
-        let _ = vcpu.fault(SPACE, Gfn::new(page as u64).gpa(), Access::Read);
-    }
-
-    /// One access: TLB or walk, and the store, in one window. Says whether it retired.
-    pub fn try_store(&self, cpu: usize, page: usize, value: u64) -> bool {
-        let mut tlb = self.hardware.tlbs[cpu].lock().expect("no panics inside");
-        if !tlb.storable[page] && !self.walk(&mut tlb, page) {
-            tlb.upper[page / 2] = None;
-            return false;
-        }
-        tlb.storable[page] = true;
-        self.hardware.memory[page].store(value, Ordering::Release);
-        true
-    }
-
-    fn walk(&self, tlb: &mut Tlb, page: usize) -> bool {
-        let (table, open) = match tlb.upper[page / 2] {
-            Some(cached) => cached,
-            None => {
-                let raw = Raw(self.hardware.entry(self.root, page / 2));
-                if !Tiny::is_present(raw) {
-                    return false;
-                }
-                (raw.0 >> 12, Tiny::is_storable(raw))
-            }
-        };
-        tlb.upper[page / 2] = Some((table, open));
-        open && Tiny::is_storable(Raw(self.hardware.entry(table, page % 2)))
-    }
-
-    /// Harvests in one of the two ways; on return pages may be read.
-    pub fn harvest(&self, protect: Protect) -> Vec<usize> {
-        let mut set = PageSet::new(&self.layout);
-        let region = &mut set.regions_mut()[0];
-        self.mmu.take_dirty(SLOT, protect, region).expect("logged");
-        if protect == Protect::Nothing {
-            self.mmu.write_protect_all();
-        }
-        region.pages().map(|page| usize::try_from(page).expect("small")).collect()
-    }
-}
-
-/// The other side of a migration: what was copied.
-#[derive(Default)]
-pub struct Copied([u64; PAGES]);
-
-impl Copied {
-    /// What a migration does first: everything.
-    pub fn whole(world: &World) -> Self {
-        Self(std::array::from_fn(|page| world.hardware.read(page)))
-    }
-
-    /// One round: harvest, then copy.
-    pub fn round(mut self, world: &World, protect: Protect) -> Self {
-        for page in world.harvest(protect) {
-            self.0[page] = world.hardware.read(page);
-        }
-        self
-    }
-
-    /// The guest is paused: a last round, after which nothing may be missing.
-    pub fn finish(self, world: &World, protect: Protect) {
-        let copied = self.round(world, protect);
-        for page in 0..PAGES {
-            assert_eq!(
-                copied.0[page],
-                world.hardware.read(page),
-                "a write to page {page} was lost"
-            );
-        }
-    }
+/// A slot's memory is named by the first of its pages in the machine's memory.
+fn host_page(page: GuestPage) -> usize {
+    usize::try_from(page.memory.0 + page.index).expect("small")
 }

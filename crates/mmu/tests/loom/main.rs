@@ -11,6 +11,8 @@ mod harvest;
 mod protect_all;
 mod reclaim;
 mod tiny;
+mod tlb;
+mod world;
 
 use vellum_mmu::Break;
 
@@ -26,39 +28,51 @@ struct Plan {
 const PREEMPTIONS: usize = 3;
 const PREEMPTIONS_OF_THREE: usize = 2;
 
-/// Runs `scenario` in every order that loom finds, beginning with either thread.
-fn explore(scenario: impl Fn(Plan) + Copy + Sync + Send + 'static) {
-    explore_bounded(PREEMPTIONS, scenario);
+/// One model, of one format.
+type Scenario = fn(Plan);
+
+/// Runs scenarios in every order that loom finds, beginning with either thread.
+fn explore<const N: usize>(scenarios: [Scenario; N]) {
+    explore_bounded(PREEMPTIONS, scenarios);
 }
 
-fn explore_bounded(preemptions: usize, scenario: impl Fn(Plan) + Copy + Sync + Send + 'static) {
-    for spawned_first in [false, true] {
-        model(preemptions, move || scenario(Plan { broken: None, spawned_first }));
+fn explore_bounded<const N: usize>(preemptions: usize, scenarios: [Scenario; N]) {
+    for scenario in scenarios {
+        for spawned_first in [false, true] {
+            model(preemptions, move || scenario(Plan { broken: None, spawned_first }));
+        }
     }
 }
 
 /// What the scenarios and loom itself say of a bug. Any other panic is not an objection.
-const OBJECTIONS: [&str; 5] = [
+const OBJECTIONS: [&str; 7] = [
     "was lost",
     "retires unseen",
     "landed after",
     "translation of the slot before",
+    "both sizes at once",
+    "table that was released",
     "Causality violation",
 ];
 
-/// Runs `scenario` with a planted bug and demands that loom object.
-fn must_object(bug: Break, scenario: impl Fn(Plan) + Copy + Sync + Send + 'static) {
-    let objects = |spawned_first| {
-        let plan = Plan { broken: Some(bug), spawned_first };
-        let run = || model(PREEMPTIONS_OF_THREE, move || scenario(plan));
-        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).err();
-        panic.is_some_and(|payload| {
-            let literal = payload.downcast_ref::<&str>().copied();
-            let said = payload.downcast_ref::<String>().map(String::as_str).or(literal);
-            OBJECTIONS.iter().any(|objection| said.is_some_and(|said| said.contains(objection)))
-        })
-    };
-    assert!(objects(false) || objects(true), "loom did not object to {bug:?}");
+/// Runs scenarios with a planted bug and demands that loom object to each.
+fn must_object<const N: usize>(bug: Break, scenarios: [Scenario; N]) {
+    for (place, scenario) in scenarios.into_iter().enumerate() {
+        let objects = [false, true].into_iter().any(|spawned_first| {
+            objects(move || scenario(Plan { broken: Some(bug), spawned_first }))
+        });
+        assert!(objects, "loom did not object to {bug:?} in scenario {place}");
+    }
+}
+
+fn objects(scenario: impl Fn() + Sync + Send + 'static) -> bool {
+    let run = || model(PREEMPTIONS_OF_THREE, scenario);
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).err();
+    panic.is_some_and(|payload| {
+        let literal = payload.downcast_ref::<&str>().copied();
+        let said = payload.downcast_ref::<String>().map(String::as_str).or(literal);
+        OBJECTIONS.iter().any(|objection| said.is_some_and(|said| said.contains(objection)))
+    })
 }
 
 fn model(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {

@@ -1,14 +1,16 @@
 //! Write-protect-all against faults, and push-downs against each other and against harvests.
 
-use crate::hardware::{Copied, SLOT, World};
+use crate::tiny::{Arm, X86};
+use crate::world::{Copied, SLOT, World};
 use crate::{PREEMPTIONS_OF_THREE, Plan, explore, explore_bounded, must_object};
 use loom::sync::Arc;
 use loom::thread;
-use vellum_mmu::{Break, Protect};
+use vellum_mmu::{Break, Initial, Protect};
+use vellum_pte::Format;
 
 /// A vCPU maps, links and opens while protection comes over it.
-fn fault_against_protect_all(plan: Plan) {
-    let world = World::new(plan);
+fn fault_against_protect_all<F: Format>(plan: Plan) {
+    let world = World::<F>::new(plan);
     let migration = world.clone();
     let migration = thread::spawn(move || Copied::default().round(&migration, Protect::Nothing));
     world.begin();
@@ -20,26 +22,30 @@ fn fault_against_protect_all(plan: Plan) {
 
 #[test]
 fn protect_all_reaches_a_fault_in_mid_walk() {
-    explore(fault_against_protect_all);
+    explore([fault_against_protect_all::<X86>, fault_against_protect_all::<Arm>]);
 }
 
 #[test]
 fn protect_all_without_its_shoot_down_loses_a_write() {
-    must_object(Break::SkipFlush, fault_against_protect_all);
+    must_object(
+        Break::SkipFlush,
+        [fault_against_protect_all::<X86>, fault_against_protect_all::<Arm>],
+    );
 }
 
 /// Two pages of one table, written, harvested and closed from above.
-fn closed_world(plan: Plan) -> (Arc<World>, Copied) {
-    let world = World::new(plan);
+fn closed_world<F: Format>(plan: Plan) -> (Arc<World<F>>, Copied) {
+    let world = World::<F>::new(plan);
     world.store(0, 0, 1);
     world.store(0, 1, 1);
     let copied = Copied::default().round(&world, Protect::Nothing);
     (world, copied)
 }
 
-/// Two vCPUs push one table down while a third thread harvests in the way of `protect`.
-fn two_push_downs(plan: Plan, protect: Protect) {
-    let (world, copied) = closed_world(plan);
+/// Two vCPUs push one table down while a third thread harvests by pages.
+fn two_push_downs<F: Format>(plan: Plan) {
+    let protect = Protect::Pages;
+    let (world, copied) = closed_world::<F>(plan);
     let (other, migration) = (world.clone(), world.clone());
     let other = thread::spawn(move || other.store(0, 0, 2));
     let migration = thread::spawn(move || copied.round(&migration, protect));
@@ -53,8 +59,8 @@ fn two_push_downs(plan: Plan, protect: Protect) {
 
 /// The same with the harvest on the thread of one vCPU, after its store. (With three threads that
 /// take the root's lock, loom schedules the two that wait for ever.)
-fn two_push_downs_then_protect_all(plan: Plan) {
-    let (world, copied) = closed_world(plan);
+fn two_push_downs_then_protect_all<F: Format>(plan: Plan) {
+    let (world, copied) = closed_world::<F>(plan);
     let other = world.clone();
     let other = thread::spawn(move || {
         other.store(0, 0, 2);
@@ -69,28 +75,31 @@ fn two_push_downs_then_protect_all(plan: Plan) {
 
 #[test]
 fn two_push_downs_and_a_harvest_by_pages_lose_nothing() {
-    explore_bounded(PREEMPTIONS_OF_THREE, |plan| two_push_downs(plan, Protect::Pages));
+    explore_bounded(PREEMPTIONS_OF_THREE, [two_push_downs::<X86>, two_push_downs::<Arm>]);
 }
 
 #[test]
 fn two_push_downs_and_protect_all_lose_nothing() {
-    explore(two_push_downs_then_protect_all);
+    explore([two_push_downs_then_protect_all::<X86>, two_push_downs_then_protect_all::<Arm>]);
 }
 
 #[test]
 fn opening_above_before_settling_below_loses_a_write() {
-    must_object(Break::LateSettle, two_push_downs_then_protect_all);
+    must_object(
+        Break::LateSettle,
+        [two_push_downs_then_protect_all::<X86>, two_push_downs_then_protect_all::<Arm>],
+    );
 }
 
 #[test]
 fn settling_without_the_lock_loses_a_write() {
-    must_object(Break::SettleUnlocked, |plan| two_push_downs(plan, Protect::Pages));
+    must_object(Break::SettleUnlocked, [two_push_downs::<X86>, two_push_downs::<Arm>]);
 }
 
 /// A push-down is late: while it holds a generation's number, another generation begins, is pushed
 /// down by somebody else and harvested by pages.
-fn late_push_down(plan: Plan) {
-    let (world, copied) = closed_world(plan);
+fn late_push_down<F: Format>(plan: Plan) {
+    let (world, copied) = closed_world::<F>(plan);
     let late = world.clone();
     let late = thread::spawn(move || late.store(0, 0, 2));
     world.begin();
@@ -104,18 +113,18 @@ fn late_push_down(plan: Plan) {
 
 #[test]
 fn a_late_push_down_closes_nothing_that_a_later_one_opened() {
-    explore(late_push_down);
+    explore([late_push_down::<X86>, late_push_down::<Arm>]);
 }
 
 #[test]
 fn settling_back_loses_a_write() {
-    must_object(Break::SettleBack, late_push_down);
+    must_object(Break::SettleBack, [late_push_down::<X86>, late_push_down::<Arm>]);
 }
 
 /// A fault that passed the root before it closed opens a leaf while a push-down settles its table.
-fn settle_against_opening(plan: Plan) {
-    let world = World::new(plan);
-    world.load(0);
+fn settle_against_opening<F: Format>(plan: Plan) {
+    let world = World::<F>::new(plan);
+    world.map(0);
     world.store(1, 1, 1);
     let migration = world.clone();
     let migration = thread::spawn(move || {
@@ -133,25 +142,25 @@ fn settle_against_opening(plan: Plan) {
 
 #[test]
 fn a_leaf_that_opens_during_a_settle_is_covered() {
-    explore(settle_against_opening);
+    explore([settle_against_opening::<X86>, settle_against_opening::<Arm>]);
 }
 
 #[test]
 fn clearing_before_taking_the_set_out_loses_a_write() {
-    must_object(Break::ClearFirst, settle_against_opening);
+    must_object(Break::ClearFirst, [settle_against_opening::<X86>, settle_against_opening::<Arm>]);
 }
 
 /// Logging starts while a push-down settles the table: the set that starting goes by is out, and
 /// the entries are not closed yet.
-fn settle_against_start(plan: Plan) {
-    let world = World::new(plan);
+fn settle_against_start<F: Format>(plan: Plan) {
+    let world = World::<F>::new(plan);
     world.mmu.stop_log(SLOT).expect("it was on");
     world.store(0, 0, 1);
     world.store(1, 1, 1);
     world.mmu.write_protect_all();
     let migration = world.clone();
     let migration = thread::spawn(move || {
-        migration.mmu.start_log(SLOT).expect("memory");
+        migration.mmu.start_log(SLOT, Initial::Clean).expect("memory");
         Copied::whole(&migration)
     });
     world.begin();
@@ -163,10 +172,10 @@ fn settle_against_start(plan: Plan) {
 
 #[test]
 fn a_log_that_starts_during_a_settle_misses_nothing() {
-    explore(settle_against_start);
+    explore([settle_against_start::<X86>, settle_against_start::<Arm>]);
 }
 
 #[test]
 fn a_log_that_starts_without_its_shoot_down_misses_a_write() {
-    must_object(Break::SkipFlush, settle_against_start);
+    must_object(Break::SkipFlush, [settle_against_start::<X86>, settle_against_start::<Arm>]);
 }

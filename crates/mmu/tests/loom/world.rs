@@ -1,0 +1,271 @@
+//! A guest, its vCPUs, and somebody who copies what the log says.
+
+use crate::Plan;
+use crate::hardware::{Backed, Embed, Hardware, Registers};
+use loom::sync::Arc;
+use vellum_memory::{Layout, PageSet, Region};
+use vellum_mmu::*;
+use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa, Level, SlotId};
+
+pub const SLOT: SlotId = SlotId(0);
+const SPACE: AddressSpace = AddressSpace::NORMAL;
+const MOST_PAGES: usize = 8;
+
+/// How the guest's tables lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One root, two levels, four pages.
+    Flat,
+    /// Two address spaces like that, a slot in each.
+    TwoSpaces,
+    /// Eight pages: two roots side by side where the format has that, three levels where not.
+    Wide,
+}
+
+/// A guest to be made.
+#[derive(Clone, Copy)]
+pub struct Guest {
+    pub shape: Shape,
+    pub log: LogMode,
+    /// The largest leaf that its memory allows.
+    pub leaves: Level,
+    /// Whether its hardware sets A.
+    pub accessed: AccessedBits,
+    pub backed: Backed,
+}
+
+impl Guest {
+    /// Four logged pages, mapped one by one.
+    pub const LOGGED: Self = Self {
+        shape: Shape::Flat,
+        log: LogMode::On,
+        leaves: Level::L1,
+        accessed: AccessedBits::Set,
+        backed: Backed::Fixed,
+    };
+
+    /// Four pages without a log, mapped two at a time.
+    pub const HUGE: Self = Self { log: LogMode::Off, leaves: Level::L2, ..Self::LOGGED };
+
+    fn address_bits(&self) -> u32 {
+        if self.shape == Shape::Wide { 15 } else { 14 }
+    }
+
+    fn spaces(&self) -> u16 {
+        if self.shape == Shape::TwoSpaces { 2 } else { 1 }
+    }
+
+    /// Pages of an address space.
+    fn pages(&self) -> usize {
+        1 << (self.address_bits() - 12)
+    }
+
+    /// A slot for each space, all pages in it.
+    fn slots(self) -> impl Iterator<Item = SlotSpec> {
+        (0..self.spaces()).map(move |space| {
+            let range = GfnRange::new(Gfn::new(0), self.pages() as u64).expect("in range");
+            let memory = MemoryId(u64::from(space) * self.pages() as u64);
+            let spec = SlotSpec::new(SlotId(space), AddressSpace(space), range);
+            SlotSpec { log: self.log, memory, ..spec }
+        })
+    }
+}
+
+/// A running one. Its pages have one number each, over all its address spaces.
+pub struct World<F: Format> {
+    pub hardware: Arc<Hardware<F>>,
+    pub mmu: Mmu<F, Embed<F>>,
+    registers: Registers,
+    pub slots: Vec<SlotSpec>,
+    layout: Layout,
+    spawned_first: bool,
+}
+
+impl<F: Format> World<F> {
+    /// Lets the spawned threads go first, in every other model: loom's search looks back from the
+    /// order it begins with, and forgets a load that another thread's load follows.
+    pub fn begin(&self) {
+        if self.spawned_first {
+            loom::thread::yield_now();
+        }
+    }
+
+    /// A guest of [`Guest::LOGGED`].
+    pub fn new(plan: Plan) -> Arc<Self> {
+        Self::of(plan, Guest::LOGGED)
+    }
+
+    pub fn of(plan: Plan, guest: Guest) -> Arc<Self> {
+        let slots: Vec<_> = guest.slots().collect();
+        let pages = guest.pages() * slots.len();
+        let hardware = Hardware::new(pages, guest.leaves, guest.accessed, guest.backed);
+        let hardware = Arc::new(hardware);
+        let config = Config {
+            spaces: guest.spaces(),
+            address_bits: Some(guest.address_bits()),
+            accessed: guest.accessed,
+            broken: plan.broken,
+        };
+        let mmu = Mmu::new(Embed(hardware.clone()), config).expect("memory");
+        for slot in &slots {
+            mmu.create_slot(*slot).expect("fits");
+        }
+        let root = |space| mmu.root(AddressSpace(space)).map_or(0, vellum_pte::Pfn::get);
+        let registers = Registers {
+            roots: [root(0), root(1)],
+            level: mmu.root_shape().level,
+            pages: guest.pages(),
+        };
+        let region =
+            |slot: &SlotSpec| Region { slot: slot.id, space: slot.space, range: slot.range };
+        let layout = Layout::new(slots.iter().map(region).collect()).expect("regions");
+        let spawned_first = plan.spawned_first;
+        Arc::new(Self { hardware, mmu, registers, slots, layout, spawned_first })
+    }
+
+    /// How many pages it has.
+    pub fn pages(&self) -> usize {
+        self.registers.pages * self.slots.len()
+    }
+
+    fn address(&self, page: usize) -> (AddressSpace, Gpa) {
+        let space = u16::try_from(page / self.registers.pages).expect("small");
+        (AddressSpace(space), Gfn::new((page % self.registers.pages) as u64).gpa())
+    }
+
+    /// Stores as vCPU `cpu` does: through its TLB, else a walk, else a fault, until it retires.
+    pub fn store(&self, cpu: usize, page: usize, value: u64) {
+        assert_eq!(self.store_if_there(cpu, page, value), Outcome::Mapped);
+    }
+
+    /// The same, where there may be no memory any more.
+    pub fn store_if_there(&self, cpu: usize, page: usize, value: u64) -> Outcome {
+        self.until(page, Access::Write, || self.try_store(cpu, page, value).then_some(()))
+            .map_or_else(|refused| refused, |()| Outcome::Mapped)
+    }
+
+    /// Loads as vCPU `cpu` does.
+    pub fn load(&self, cpu: usize, page: usize) -> u64 {
+        let loaded =
+            self.until(page, Access::Read, || self.hardware.load(self.registers, cpu, page));
+        loaded.expect("there is memory")
+    }
+
+    /// Tries an access again and again, handling its faults.
+    fn until<T>(
+        &self,
+        page: usize,
+        access: Access,
+        attempt: impl Fn() -> Option<T>,
+    ) -> Result<T, Outcome> {
+        let mut vcpu = self.mmu.vcpu().expect("memory");
+        let (space, gpa) = self.address(page);
+        loop {
+            if let Some(done) = attempt() {
+                return Ok(done);
+            }
+            match vcpu.fault(space, gpa, access) {
+                Outcome::Mapped | Outcome::Spurious => {}
+                Outcome::Retry => loom::thread::yield_now(),
+                refused => return Err(refused),
+            }
+        }
+    }
+
+    /// Maps a page as the fault of a load does.
+    pub fn map(&self, page: usize) {
+        let (space, gpa) = self.address(page);
+        let _ = self.mmu.vcpu().expect("memory").fault(space, gpa, Access::Read);
+    }
+
+    /// One store, without a fault if it needs one. Says whether it retired.
+    pub fn try_store(&self, cpu: usize, page: usize, value: u64) -> bool {
+        self.hardware.store(self.registers, cpu, page, value)
+    }
+
+    /// Harvests in one of the two ways; on return pages may be read.
+    pub fn harvest(&self, protect: Protect) -> Vec<usize> {
+        let mut set = PageSet::new(&self.layout);
+        for (slot, region) in self.slots.iter().zip(set.regions_mut()) {
+            self.mmu.take_dirty(slot.id, protect, region).expect("logged");
+        }
+        if protect == Protect::Nothing {
+            self.mmu.write_protect_all();
+        }
+        self.pages_of(&set)
+    }
+
+    /// What is dirty, which stays so.
+    pub fn read_dirty(&self) -> Vec<usize> {
+        let mut set = PageSet::new(&self.layout);
+        for (slot, region) in self.slots.iter().zip(set.regions_mut()) {
+            self.mmu.read_dirty(slot.id, region).expect("logged");
+        }
+        self.pages_of(&set)
+    }
+
+    /// Takes pages of the first slot out of the log, by a mask.
+    pub fn clear(&self, mask: u64) -> Vec<usize> {
+        let mut set = PageSet::new(&self.layout);
+        let range = ClearRange { first: 0, pages: self.slots[0].range.pages() };
+        let region = &mut set.regions_mut()[0];
+        self.mmu.clear_dirty(SLOT, range, &[mask], region).expect("logged");
+        self.pages_of(&set)
+    }
+
+    /// Which pages of the first slot were used since it was last asked.
+    pub fn age(&self) -> Vec<usize> {
+        let mut set = PageSet::new(&self.layout);
+        let region = &mut set.regions_mut()[0];
+        self.mmu.age(SLOT, self.slots[0].range, region).expect("it is there");
+        self.pages_of(&set)
+    }
+
+    fn pages_of(&self, set: &PageSet) -> Vec<usize> {
+        let of_slot = |(slot, region): (&SlotSpec, &vellum_memory::RegionSet)| {
+            let first = slot.memory.0;
+            region.pages().map(|page| usize::try_from(first + page).expect("small")).collect()
+        };
+        self.slots.iter().zip(set.regions()).flat_map(|pair| -> Vec<_> { of_slot(pair) }).collect()
+    }
+}
+
+/// The other side of a migration: what was copied.
+#[derive(Default)]
+pub struct Copied([u64; MOST_PAGES]);
+
+impl Copied {
+    /// What a migration does first: everything.
+    pub fn whole<F: Format>(world: &World<F>) -> Self {
+        let mut copied = Self::default();
+        for page in 0..world.pages() {
+            copied.0[page] = world.hardware.read(page);
+        }
+        copied
+    }
+
+    /// One round: harvest, then copy.
+    pub fn round<F: Format>(self, world: &World<F>, protect: Protect) -> Self {
+        self.pages(world, world.harvest(protect))
+    }
+
+    /// Copies some pages.
+    pub fn pages<F: Format>(mut self, world: &World<F>, pages: Vec<usize>) -> Self {
+        for page in pages {
+            self.0[page] = world.hardware.read(page);
+        }
+        self
+    }
+
+    /// The guest is paused: a last round, after which nothing may be missing.
+    pub fn finish<F: Format>(self, world: &World<F>, protect: Protect) {
+        let copied = self.round(world, protect);
+        for page in 0..world.pages() {
+            assert_eq!(
+                copied.0[page],
+                world.hardware.read(page),
+                "a write to page {page} was lost"
+            );
+        }
+    }
+}
