@@ -69,6 +69,11 @@ impl Invalidations {
         if blocked || self.sequence() != seen { Freshness::Stale } else { Freshness::Fresh }
     }
 
+    /// A slot goes or moves: what was resolved of it before, and is not installed yet, is stale.
+    pub(crate) fn slot_changes(&self) {
+        self.ended.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn begin<E: Embedder>(&self, range: GfnRange, embedder: &E) {
         let mut union = self.union.lock(embedder);
         let (first, end) = union.unwrap_or((range.first(), range.end()));

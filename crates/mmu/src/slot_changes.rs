@@ -49,6 +49,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let before = state.check_change(&spec)?;
         let moved = before.range != spec.range;
         if moved {
+            self.invalidations.slot_changes();
             state.zap(&before, &mut graveyard);
             state.slots.relocate(spec.id, spec.range)?;
         }
@@ -80,6 +81,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let mut graveyard = Graveyard::new();
         let mut state = self.read_side.exclude(&self.embedder);
         let slot = state.slots.remove(id)?;
+        self.invalidations.slot_changes();
         state.zap(&slot.spec, &mut graveyard);
         if slot.log.is_some() {
             self.end_protection_without_logs(&state);
