@@ -3,6 +3,7 @@
 use crate::layout::{Layout, Region};
 use crate::page_set::{PageSet, index, words_of};
 use crate::source::{DirtySource, Misuse, State};
+use alloc::collections::TryReserveError;
 use core::convert::Infallible;
 use core::error::Error;
 use core::fmt;
@@ -89,14 +90,20 @@ impl ForeignWriter for AlwaysLogs {
     }
 }
 
-/// The bitmap ends before a region of the layout does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the bitmap has no bit for {page}, the last page of region {region}")]
-pub struct BitmapTooShort {
-    /// The region's place in the layout.
-    pub region: usize,
-    /// Its last page.
-    pub page: Gfn,
+/// Why there is no log of a bitmap.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BitmapError {
+    /// It ends before a region of the layout does: writes to what it has no bits for would be lost.
+    #[error("the bitmap has no bit for {page}, the last page of region {region}")]
+    TooShort {
+        /// The region's place in the layout.
+        region: usize,
+        /// Its last page.
+        page: Gfn,
+    },
+    /// No memory for the set of owed pages, a bit a page.
+    #[error("no memory for the set of owed pages: {0}")]
+    OutOfMemory(#[from] TryReserveError),
 }
 
 /// Why an operation on a foreign log failed.
@@ -116,21 +123,21 @@ impl<B: SharedBits, W: ForeignWriter> ForeignLog<B, W> {
     /// pages here.
     ///
     /// # Errors
-    /// [`BitmapTooShort`]: writes to what it has no bits for would be lost.
+    /// [`BitmapError`].
     pub fn new(
         layout: &Layout,
         space: AddressSpace,
         bits: B,
         writer: W,
-    ) -> Result<Self, BitmapTooShort> {
+    ) -> Result<Self, BitmapError> {
         for (region, Region { range, .. }) in in_space(layout, space) {
             let page = Gfn::new(range.end().get() - 1);
             if bits.word(index(page.get() / 64)).is_none() {
-                return Err(BitmapTooShort { region, page });
+                return Err(BitmapError::TooShort { region, page });
             }
         }
-        let (layout, owed) = (layout.clone(), PageSet::new(layout));
-        Ok(Self { bits, writer, layout, space, owed, state: State::Off })
+        let owed = PageSet::try_new(layout)?;
+        Ok(Self { bits, writer, layout: layout.clone(), space, owed, state: State::Off })
     }
 
     /// The writer, to be told more.

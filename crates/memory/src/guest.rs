@@ -1,4 +1,18 @@
-//! The guest's bytes, over rust-vmm's `vm-memory`.
+//! The guest's bytes, over rust-vmm's `vm-memory`, and the adapters between its devices and our logs.
+//!
+//! [`logged_view`] gives a device memory that reports each write ([`Logged`]); [`MappedBits`] is a
+//! mapping with a vhost back-end's bitmap in it. `docs/devices.md` says which writes of `vm-memory`
+//! report and which do not.
+
+mod logged;
+mod mapped_bits;
+#[cfg(unix)]
+mod view;
+
+pub use logged::{Logged, LoggedSlice};
+pub use mapped_bits::MappedBits;
+#[cfg(unix)]
+pub use view::{ViewError, logged_view};
 
 use vellum_pte::{Gfn, PAGE_SHIFT};
 pub use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, MemoryRegionAddress};

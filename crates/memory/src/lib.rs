@@ -29,9 +29,7 @@ mod scene;
 pub mod guest;
 
 pub use device_log::{DeviceLog, Marker};
-pub use foreign::{
-    AlwaysLogs, BitmapTooShort, ForeignError, ForeignLog, ForeignWriter, SharedBits,
-};
+pub use foreign::{AlwaysLogs, BitmapError, ForeignError, ForeignLog, ForeignWriter, SharedBits};
 pub use layout::{Layout, LayoutError, Region};
 pub use mark::Mark;
 pub use page_set::{PageSet, RegionSet};

@@ -1,7 +1,7 @@
 //! Telling a log about a write.
 
 use alloc::sync::Arc;
-use vellum_pte::{AddressSpace, Gfn, GfnRange};
+use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa};
 
 /// Somewhere to report writes that no MMU sees: a device's, the VMM's.
 ///
@@ -29,6 +29,17 @@ pub trait Mark {
     ///
     /// An implementation neither fails nor panics; pages that it does not log are no matter.
     fn mark(&self, space: AddressSpace, range: GfnRange);
+
+    /// Notes that `bytes` bytes from `gpa` on were written: [`mark`](Self::mark) for the pages that
+    /// they touch. None touch none; what lies past the last address is none.
+    fn mark_bytes(&self, space: AddressSpace, gpa: Gpa, bytes: u64) {
+        let Some(last) = bytes.checked_sub(1) else { return };
+        let last = Gpa::new(gpa.get().saturating_add(last)).gfn();
+        let pages = last.get() - gpa.gfn().get() + 1;
+        if let Some(range) = GfnRange::new(gpa.gfn(), pages) {
+            self.mark(space, range);
+        }
+    }
 
     /// Whether `gfn` is marked and not yet collected. Only a hint for whoever asks a bitmap; a log
     /// that cannot tell says no.

@@ -4,6 +4,7 @@ use crate::layout::Layout;
 use crate::page_set::PageSet;
 use crate::source::{DirtySource, Misuse, State};
 use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
@@ -19,7 +20,7 @@ use vellum_pte::GfnRange;
 /// # let layout = Layout::new(vec![Region { slot: SlotId(0), space: AddressSpace::NORMAL, range }])?;
 /// # let (mut kernel, vhost) = (DeviceLog::new(&layout)?, None::<DeviceLog>);
 /// let devices = DeviceLog::new(&layout)?;
-/// let mut log = Sources::new(&mut kernel); // lent or given, of any type
+/// let mut log = Sources::new(&mut kernel)?; // lent or given, of any type
 /// log.add(devices)?;
 /// if let Some(vhost) = vhost {
 ///     log.add(vhost)?;
@@ -95,10 +96,13 @@ pub enum JoinError {
 
 impl<'s> Sources<'s> {
     /// A union of `source` alone, over its layout. It has not started, and nor has the source.
-    pub fn new<S: DirtySource + Send + 's>(source: S) -> Self {
+    ///
+    /// # Errors
+    /// No memory for the set of owed pages, a bit a page.
+    pub fn new<S: DirtySource + Send + 's>(source: S) -> Result<Self, TryReserveError> {
         let layout = source.layout().clone();
-        let owed = PageSet::new(&layout);
-        Self { owed, layout, members: alloc::vec![Member::new(source)], state: State::Off }
+        let owed = PageSet::try_new(&layout)?;
+        Ok(Self { owed, layout, members: alloc::vec![Member::new(source)], state: State::Off })
     }
 
     /// Adds `source`, which has not started.

@@ -5,7 +5,7 @@
 //! what follows from that.
 
 use crate::page_set::{bits, index, words_of};
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence, fence_after_rmw};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
@@ -56,11 +56,14 @@ impl Marks {
     pub(super) fn mark_word(&self, word: u64, mask: u64) {
         let word = index(word);
         let Some(cell) = self.words.get(word) else { return };
-        if set(cell, mask) == Before::Set && self.has(Bug::TrustWord) {
+        let before = set(cell, mask);
+        if before == Before::Set && self.has(Bug::TrustWord) {
             return;
         }
-        if !self.has(Bug::RaiseEarly) {
-            fence(Ordering::SeqCst);
+        match before {
+            _ if self.has(Bug::RaiseEarly) => (),
+            Before::Set => fence(Ordering::SeqCst),
+            Before::Clear => fence_after_rmw(),
         }
         set(&self.summary[word / 64], 1 << (word % 64));
     }
@@ -72,7 +75,7 @@ impl Marks {
             let found = take_cell(summary);
             if found != 0 {
                 // Pairs with the one in `mark_word`.
-                fence(Ordering::SeqCst);
+                fence_after_rmw();
             }
             for low in bits(found) {
                 let word = high * 64 + index(low);

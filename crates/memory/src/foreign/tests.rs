@@ -100,11 +100,11 @@ fn regions_of_another_address_space_are_never_dirty() {
 fn a_bitmap_without_a_bit_for_the_last_page_is_refused() {
     let made = |words| ForeignLog::new(&crooked(), NORMAL, bitmap(words), AlwaysLogs).map(|_| ());
     assert_eq!(made(17), Ok(()));
-    assert_eq!(made(16), Err(BitmapTooShort { region: 0, page: Gfn::new(1066) }));
-    assert_eq!(made(2), Err(BitmapTooShort { region: 0, page: Gfn::new(1066) }));
+    assert_eq!(made(16), Err(BitmapError::TooShort { region: 0, page: Gfn::new(1066) }));
+    assert_eq!(made(2), Err(BitmapError::TooShort { region: 0, page: Gfn::new(1066) }));
     let endless = layout(&[(NORMAL, u64::MAX - 5, 5)]);
     let refused = ForeignLog::new(&endless, NORMAL, bitmap(16), AlwaysLogs).map(|_| ());
-    assert_eq!(refused, Err(BitmapTooShort { region: 0, page: Gfn::new(u64::MAX - 1) }));
+    assert_eq!(refused, Err(BitmapError::TooShort { region: 0, page: Gfn::new(u64::MAX - 1) }));
 }
 
 /// A bitmap that loses its end.

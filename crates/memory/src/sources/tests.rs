@@ -159,7 +159,7 @@ fn three(layout: &Layout) -> (Sources<'static>, [Hand; 3]) {
     let (first, one) = mock("first", layout, Way::Clearing);
     let (second, two) = mock("second", layout, Way::Manual);
     let (third, three) = mock("third", layout, Way::Clearing);
-    let mut union = Sources::new(first);
+    let mut union = Sources::new(first).expect("memory");
     union.add(second).expect("the same layout");
     union.add(third).expect("the same layout");
     (union, [one, two, three])
@@ -339,7 +339,7 @@ fn a_start_while_on_changes_nothing() {
 fn a_source_over_another_layout_is_refused_with_the_place() {
     let ours = [(AddressSpace::NORMAL, 0, 10), (AddressSpace::NORMAL, 20, 10)];
     let other = |regions: &[_]| mock("other", &layout(regions), Way::Clearing).0;
-    let mut union = Sources::new(other(&ours));
+    let mut union = Sources::new(other(&ours)).expect("memory");
     let refused = |region| Err(JoinError::OtherLayout { region });
     assert_eq!(union.add(other(&ours[..1])), refused(1));
     let more = [ours[0], ours[1], (AddressSpace::SMM, 0, 1)];
@@ -383,7 +383,7 @@ fn a_union_of_one_has_its_name_and_a_union_of_unions_works() {
     let (lone, lone_hand) = mock("lone", &layout, Way::Manual);
     let (mut inner, hands) = three(&layout);
     assert_eq!(inner.method(), "union");
-    let mut outer = Sources::new(lone);
+    let mut outer = Sources::new(lone).expect("memory");
     assert_eq!(outer.method(), "lone");
     outer.add(&mut inner).expect("the same layout");
     assert_eq!(outer.methods().collect::<Vec<_>>(), ["lone", "union"]);
@@ -423,7 +423,7 @@ fn device_writes_are_logged() {
     let (vcpus, hand) = mock("vCPUs", &layout, Way::Clearing);
     let devices = DeviceLog::new(&layout).expect("memory");
     let device = devices.marker();
-    let mut union = Sources::new(vcpus);
+    let mut union = Sources::new(vcpus).expect("memory");
     union.add(devices).expect("the same layout");
     union.start().expect("nothing fails");
     hand.write(1, 1);
