@@ -51,6 +51,14 @@ impl<E: Embedder> Debt<'_, E> {
         self.changed = Closed::Now;
     }
 
+    /// Lowers it unpaid, under whatever lock: for an operation that has taken nothing away and
+    /// promises nothing.
+    pub(crate) fn forgive(self) {
+        debug_assert!(self.changed == Closed::Before, "what was taken away is shot down");
+        self.debts.outstanding.fetch_sub(1, Ordering::Release);
+        core::mem::forget(self);
+    }
+
     fn is_owed(&self) -> bool {
         if self.context.breaks.has(Break::SkipFlush) {
             return false;

@@ -142,6 +142,8 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
         if !F::is_liftable(used) {
             return Step::Done(Outcome::ReadOnly);
         }
+        // What was mapped before its log began has no words of its own there yet.
+        slot.prepare(self.gfn);
         if table.level() > Level::L1 && slot.log.is_some() {
             return self.split(table, used).unwrap_or_else(Step::Done);
         }
@@ -202,10 +204,15 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
     #[cold]
     fn split(&self, table: &Table<F>, raw: Raw) -> Ended<'m, F, E> {
         let mut debt = self.debts.raise(self.context);
-        Ok(match table.split(table.index(self.gfn), raw, &mut debt, self.context)? {
-            Split::Frozen(replaced) => Step::Break(debt, replaced),
-            Split::Done | Split::Changed => Step::Again,
-        })
+        match table.split(table.index(self.gfn), raw, &mut debt, self.context) {
+            Ok(Split::Frozen(replaced)) => Ok(Step::Break(debt, replaced)),
+            // The leaf was not storable, so nothing was taken away; and this is inside of the read
+            // side, where nobody shoots down.
+            other => {
+                debt.forgive();
+                other.map(|_| Step::Again).map_err(Outcome::from)
+            }
+        }
     }
 
     /// No leaf is there: nothing at all, or a replacement, or a table that is being linked.
