@@ -63,13 +63,19 @@ impl DirtySet {
 
     /// Allocates the words around `page`, if they are not there. Without memory for them the log
     /// is coarser there, never wrong, so nobody needs to know.
+    #[inline]
     pub(crate) fn prepare(&self, page: u64) {
         let Some(slot) = self.chunks.get(index(page / 64) / CHUNK_WORDS) else { return };
         if slot.get().is_none() {
-            let chunk = Chunk { words: core::array::from_fn(|_| AtomicU64::new(0)) };
-            // A lost race leaves the faster one's chunk, which is as good.
-            let _ = try_box(chunk).map(|chunk| slot.set(chunk).is_ok());
+            Self::make_chunk(slot);
         }
+    }
+
+    #[cold]
+    fn make_chunk(slot: &OnceBox<Chunk>) {
+        let chunk = Chunk { words: core::array::from_fn(|_| AtomicU64::new(0)) };
+        // A lost race leaves the faster one's chunk, which is as good.
+        let _ = try_box(chunk).map(|chunk| slot.set(chunk).is_ok());
     }
 
     /// Marks one page. Pages past the end are none.
