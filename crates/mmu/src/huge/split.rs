@@ -123,7 +123,7 @@ struct Stretch<'a, F: Format, E: Embedder> {
     most: u64,
     done: u64,
     frozen: Batch<Replaced<F>, AT_A_TIME>,
-    /// The first page that was frozen in leaves that are still huge.
+    /// The first page that may still be huge: frozen in leaves that are, or changed meanwhile.
     again: Option<Gfn>,
 }
 
@@ -149,7 +149,7 @@ impl<F: Format, E: Embedder> Stretch<'_, F, E> {
                     let still_huge = table.level() > Level::L2;
                     self.again = self.again.or(still_huge.then_some(first));
                 }
-                Ok(Split::Changed) => {}
+                Ok(Split::Changed) => self.again = self.again.or(Some(first)),
                 Err(error) => return ControlFlow::Break((first, Pause::OutOfMemory(error))),
             }
         }
