@@ -7,9 +7,10 @@ use loom::sync::{Arc, Mutex, MutexGuard};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
+use std::sync::{LockResult, PoisonError};
 use vellum_mmu::*;
 use vellum_pte::{
-    ClearAccessed, ClosedTable, Entry, Format, Gate, Gpa, Leaf, Level, Pfn, Raw, Replace,
+    ClearAccessed, ClosedTable, Entry, Format, Gate, Gpa, Leaf, Level, Pfn, Raw, Replace, Write,
 };
 
 pub const VCPUS: usize = 2;
@@ -83,6 +84,7 @@ pub struct Hardware<F> {
     moved: Option<AtomicU64>,
     leaves: Level,
     accessed: AccessedBits,
+    also: std::sync::Mutex<Option<std::sync::Arc<dyn Fn() + Send + Sync>>>,
     format: PhantomData<F>,
 }
 
@@ -100,22 +102,29 @@ impl<F: Format> Hardware<F> {
             moved,
             leaves,
             accessed,
+            also: std::sync::Mutex::default(),
             format: PhantomData,
         }
     }
 
-    fn word(&self, frame: u64, index: usize) -> &EntryWord {
-        let frames = self.frames.lock().expect("no panics inside");
+    fn word(&self, frame: u64, index: usize) -> Result<&EntryWord, Objection> {
+        let frames = self.frames();
         let number = usize::try_from(frame).expect("small");
-        assert!(!frames.released[number], "hardware walks a table that was released");
+        if frames.released[number] {
+            return Err("hardware walks a table that was released");
+        }
         let word = frames.made[number];
         drop(frames);
         // SAFETY: two entries a frame, valid as long as `self`.
-        unsafe { word.add(index).as_ref() }
+        Ok(unsafe { word.add(index).as_ref() })
+    }
+
+    fn frames(&self) -> std::sync::MutexGuard<'_, Frames> {
+        unpoisoned(self.frames.lock())
     }
 
     fn window(&self, cpu: usize) -> MutexGuard<'_, Tlb> {
-        self.tlbs[cpu].lock().expect("no panics inside")
+        unpoisoned(self.tlbs[cpu].lock())
     }
 
     /// Where a page's memory is. Relaxed: who may rely on it synchronises otherwise.
@@ -151,70 +160,96 @@ impl<F: Format> Hardware<F> {
         self.read_first_place(page)
     }
 
+    /// Has something done in every shoot-down from now on.
+    pub fn shoot_down_with(&self, also: Option<Box<dyn Fn() + Send + Sync>>) {
+        *unpoisoned(self.also.lock()) = also.map(std::sync::Arc::from);
+    }
+
     /// One access that stores: TLB or walk, and the store, in one window. Says whether it retired.
     pub fn store(&self, on: Registers, cpu: usize, page: usize, value: u64) -> bool {
-        let mut tlb = self.window(cpu);
-        let known = tlb.storable(page).or_else(|| self.walk(on, &mut tlb, page, Access::Write));
-        match known.filter(|known| known.storable) {
-            Some(known) => self.memory[known.frame_of(page)].store(value, Ordering::Release),
-            None => tlb.forget(page),
-        }
-        known.is_some_and(|known| known.storable)
+        self.access(on, cpu, page, Access::Write, |memory| memory.store(value, Ordering::Release))
+            .is_some()
     }
 
     /// The same for a load.
     pub fn load(&self, on: Registers, cpu: usize, page: usize) -> Option<u64> {
-        let mut tlb = self.window(cpu);
-        let known = tlb.readable(page).or_else(|| self.walk(on, &mut tlb, page, Access::Read));
-        match known {
-            Some(known) => Some(self.memory[known.frame_of(page)].load(Ordering::Acquire)),
-            None => {
-                tlb.forget(page);
-                None
-            }
-        }
+        self.access(on, cpu, page, Access::Read, |memory| memory.load(Ordering::Acquire))
     }
 
-    /// From the lowest entry that is cached, or from the root.
+    fn access<T>(
+        &self,
+        on: Registers,
+        cpu: usize,
+        page: usize,
+        access: Access,
+        retire: impl FnOnce(&AtomicU64) -> T,
+    ) -> Option<T> {
+        let mut tlb = self.window(cpu);
+        let walked = match tlb.find(page, access) {
+            Some(known) => Ok(Some(known)),
+            None => self.walk(on, &mut tlb, page, access),
+        };
+        let done = match walked {
+            Ok(Some(known)) => Ok(Some(retire(&self.memory[known.frame_of(page)]))),
+            Ok(None) => {
+                tlb.forget(page);
+                Ok(None)
+            }
+            Err(objection) => Err(objection),
+        };
+        // A panic inside of the window would poison it for what is dropped then.
+        drop(tlb);
+        done.unwrap_or_else(|objection| panic!("{objection}"))
+    }
+
+    /// From the lowest entry that is cached, or from the root. `None`: a fault.
     fn walk(
         &self,
         on: Registers,
         tlb: &mut Tlb,
         page: usize,
         access: Access,
-    ) -> Option<Translation> {
+    ) -> Result<Option<Translation>, Objection> {
         let mut at = tlb.upper(page).unwrap_or_else(|| on.root(page));
         loop {
             let pages = at.pages / ENTRIES;
-            let word = self.word(at.table, page / pages % ENTRIES);
-            let raw = Raw(word.load(Ordering::Acquire));
             let first = page & !(pages - 1);
+            let word = self.word(at.table, page / pages % ENTRIES)?;
+            let raw = Raw(word.load(Ordering::Acquire));
             match F::decode(raw, at.level) {
+                Entry::Table { gate: Gate::Closed, .. } if parks::<F>() => return Ok(None),
                 Entry::Table { child, gate, .. } => {
-                    if gate == Gate::Closed && F::CLOSED_TABLE == ClosedTable::Parked {
-                        return None;
-                    }
                     let open = at.open && gate == Gate::Open;
                     at = Upper { first, pages, level: below(at.level), table: child.get(), open };
                     tlb.keep_upper(at);
                 }
                 Entry::Leaf(leaf) => {
                     let frame = usize::try_from(leaf.frame.get()).expect("small");
-                    let storable = at.open && leaf.write == vellum_pte::Write::Storable;
+                    let storable = at.open && leaf.write == Write::Storable;
                     let found = Translation { first, pages, frame, storable };
-                    let both = tlb.has_other_size(found);
-                    assert!(!both || F::REPLACE == Replace::AtOnce, "both sizes at once");
+                    if F::REPLACE == Replace::BreakFirst && tlb.has_other_size(found) {
+                        return Err("both sizes at once");
+                    }
                     if access == Access::Write && !storable {
-                        return Some(found);
+                        return Ok(None);
                     }
-                    if self.use_leaf(word, raw, leaf)? {
-                        tlb.keep(found);
-                        return Some(found);
+                    match self.use_leaf(word, raw, leaf) {
+                        Some(true) => tlb.keep(found),
+                        Some(false) => continue,
+                        None => return Ok(None),
                     }
+                    return Ok(Some(found));
                 }
-                Entry::Absent | Entry::Frozen { .. } => return None,
+                Entry::Absent | Entry::Frozen { .. } => return Ok(None),
             }
         }
+    }
+
+    /// Whether the root itself maps a page.
+    pub fn is_huge(&self, on: Registers, page: usize) -> bool {
+        let root = on.root(page);
+        let word = self.word(root.table, page / (root.pages / ENTRIES) % ENTRIES);
+        F::is_leaf(Raw(word.expect("a root stays").load(Ordering::Acquire)), root.level)
     }
 
     /// Sets A where this hardware does so; `None` where a leaf without it faults, false where the
@@ -234,6 +269,11 @@ impl<F: Format> Hardware<F> {
     }
 }
 
+/// Whoever objects does so with locks held, and what is dropped then takes them again.
+fn unpoisoned<G>(locked: LockResult<G>) -> G {
+    locked.unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Registers {
     fn root(&self, page: usize) -> Upper {
         let pages = 1 << self.level.get();
@@ -241,6 +281,14 @@ impl Registers {
         let table = self.roots[space] + place as u64;
         Upper { first: page & !(pages - 1), pages, level: self.level, table, open: true }
     }
+}
+
+/// What hardware says of what must not be, once its window is closed.
+type Objection = &'static str;
+
+/// Whether a closed table is invalid for this hardware.
+fn parks<F: Format>() -> bool {
+    F::CLOSED_TABLE == ClosedTable::Parked
 }
 
 fn below(level: Level) -> Level {
@@ -256,7 +304,7 @@ impl<F: Format> Embedder for Embed<F> {
     }
 
     fn allocate_roots(&self, tables: u32) -> Option<Frame> {
-        Some(self.0.frames.lock().expect("no panics inside").make(tables as usize))
+        Some(self.0.frames().make(tables as usize))
     }
 
     fn release_frame(&self, frame: Frame) {
@@ -265,7 +313,7 @@ impl<F: Format> Embedder for Embed<F> {
 
     fn release_roots(&self, first: Frame, tables: u32) {
         let first = usize::try_from(first.pfn().get()).expect("small");
-        let mut frames = self.0.frames.lock().expect("no panics inside");
+        let mut frames = self.0.frames();
         frames.released[first..first + tables as usize].fill(true);
     }
 
@@ -273,6 +321,8 @@ impl<F: Format> Embedder for Embed<F> {
         for cpu in 0..VCPUS {
             *self.0.window(cpu) = Tlb::default();
         }
+        let also = unpoisoned(self.0.also.lock()).clone();
+        also.into_iter().for_each(|also| also());
     }
 
     fn has_barrier_all(&self) -> bool {

@@ -8,8 +8,10 @@
 
 mod hardware;
 mod harvest;
+mod parking;
 mod protect_all;
 mod reclaim;
+mod split;
 mod tiny;
 mod tlb;
 mod world;

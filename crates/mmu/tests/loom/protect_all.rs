@@ -34,7 +34,7 @@ fn protect_all_without_its_shoot_down_loses_a_write() {
 }
 
 /// Two pages of one table, written, harvested and closed from above.
-fn closed_world<F: Format>(plan: Plan) -> (Arc<World<F>>, Copied) {
+pub fn closed_world<F: Format>(plan: Plan) -> (Arc<World<F>>, Copied) {
     let world = World::<F>::new(plan);
     world.store(0, 0, 1);
     world.store(0, 1, 1);

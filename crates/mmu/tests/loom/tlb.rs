@@ -1,5 +1,6 @@
 //! What a vCPU remembers of its walks.
 
+use vellum_mmu::Access;
 use vellum_pte::Level;
 
 /// A leaf, with the permission of the whole path to it.
@@ -46,16 +47,10 @@ pub struct Tlb {
 }
 
 impl Tlb {
-    pub fn storable(&self, page: usize) -> Option<Translation> {
-        self.of(page).find(|leaf| leaf.storable)
-    }
-
-    pub fn readable(&self, page: usize) -> Option<Translation> {
-        self.of(page).next()
-    }
-
-    fn of(&self, page: usize) -> impl Iterator<Item = Translation> {
-        self.leaves.iter().copied().filter(move |leaf| leaf.covers(page))
+    /// A leaf that lets an access to the page pass.
+    pub fn find(&self, page: usize, access: Access) -> Option<Translation> {
+        let passes = |leaf: &&Translation| leaf.storable || access != Access::Write;
+        self.leaves.iter().filter(|leaf| leaf.covers(page)).find(passes).copied()
     }
 
     /// The lowest table above a page that is cached.

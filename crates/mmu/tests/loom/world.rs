@@ -183,6 +183,11 @@ impl<F: Format> World<F> {
         self.hardware.store(self.registers, cpu, page, value)
     }
 
+    /// Whether a leaf above the last level maps a page.
+    pub fn is_huge(&self, page: usize) -> bool {
+        self.hardware.is_huge(self.registers, page)
+    }
+
     /// Harvests in one of the two ways; on return pages may be read.
     pub fn harvest(&self, protect: Protect) -> Vec<usize> {
         let mut set = PageSet::new(&self.layout);
