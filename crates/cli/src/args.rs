@@ -184,6 +184,8 @@ pub(crate) enum Track {
     PerPage,
     /// Write-protect everything at once, by generation
     ProtectAll,
+    /// Read the log, and write-protect each stretch just before it is copied
+    Manual,
     /// Choose by the guest's size and say why
     Auto,
 }

@@ -19,6 +19,7 @@ pub(crate) fn name(method: Method) -> &'static str {
     match method {
         Method::PerPage => "per-page",
         Method::ProtectAll => "protect-all",
+        Method::Manual => "manual",
     }
 }
 
@@ -27,6 +28,7 @@ pub(crate) fn choose(track: Track, memory: Size) -> Choice {
     match track {
         Track::PerPage => Choice { method: Method::PerPage, why: "it was asked for" },
         Track::ProtectAll => Choice { method: Method::ProtectAll, why: "it was asked for" },
+        Track::Manual => Choice { method: Method::Manual, why: "it was asked for" },
         Track::Auto if memory.bytes() >= LARGE => Choice {
             method: Method::ProtectAll,
             why: "the guest is large, and protecting all of it at once costs the same at any size",

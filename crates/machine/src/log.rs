@@ -2,9 +2,10 @@
 
 use crate::board::Board;
 use crate::walker::WalkedFormat;
-use vellum_memory::{DirtySource, Layout, PageSet};
-use vellum_mmu::{Initial, LogError, Protect};
-use vellum_pte::SlotId;
+use core::ops::Range;
+use vellum_memory::{DirtySource, Layout, PageSet, Region, RegionSet};
+use vellum_mmu::{ClearError, ClearRange, Initial, LogError, Protect};
+use vellum_pte::{GfnRange, SlotId};
 
 /// How the log is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,9 +14,18 @@ pub enum Track {
     PerPage,
     /// Each harvest protects everything at once, in constant time.
     ProtectAll,
+    /// A harvest reads the log and protects nothing; pages are taken out of the log and protected
+    /// when they are about to be copied.
+    Manual,
 }
 
+/// Words of a bitmap that are cleared together.
+const STRETCH: usize = 64;
+
 /// The [`DirtySource`] over all memslots of a board. Dropping it does not stop the log.
+///
+/// Every way starts with a clean log: a consumer sends everything first, so a log that began all set
+/// would name all of it a second time.
 pub struct BoardLog<'b, F: WalkedFormat> {
     board: &'b Board<F>,
     track: Track,
@@ -40,21 +50,33 @@ impl<'b, F: WalkedFormat> BoardLog<'b, F> {
         Ok(())
     }
 
-    fn protect_how(&self) -> Protect {
-        match self.track {
-            Track::PerPage => Protect::Pages,
-            Track::ProtectAll => Protect::Nothing,
+    /// Reads every slot's log into `round`.
+    fn read(&self, round: &mut PageSet) -> Result<(), LogError> {
+        let mut regions = self.slots().zip(round.regions_mut());
+        regions.try_for_each(|(slot, pages)| self.board.mmu().read_dirty(slot, pages))
+    }
+
+    /// Takes the pages of some words of a slot out of its log, protected.
+    fn clear(&self, pages: &mut RegionSet, words: Range<u64>) -> Result<(), ClearError> {
+        let Region { slot, range, .. } = pages.region();
+        for first in words.clone().step_by(STRETCH) {
+            let end = (first + STRETCH as u64).min(words.end) * 64;
+            let pages_here = end.min(range.pages()) - first * 64;
+            let here = ClearRange { first: first * 64, pages: pages_here };
+            self.board.mmu().clear_dirty(slot, here, &[u64::MAX; STRETCH], pages)?;
         }
+        Ok(())
     }
 }
 
 impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
-    type Error = LogError;
+    type Error = ClearError;
 
     fn method(&self) -> &'static str {
         match self.track {
             Track::PerPage => "per-page",
             Track::ProtectAll => "protect-all",
+            Track::Manual => "manual",
         }
     }
 
@@ -62,35 +84,60 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
         self.board.layout()
     }
 
-    fn start(&mut self) -> Result<(), LogError> {
+    fn start(&mut self) -> Result<(), ClearError> {
         let started =
             self.slots().try_for_each(|slot| self.board.mmu().start_log(slot, Initial::Clean));
         if started.is_err() {
             // Those that had started stop; what stopping says adds nothing.
             let _ = self.stop();
         }
-        started
+        Ok(started?)
     }
 
     /// The library ends write-protect-all with the last log.
-    fn stop(&mut self) -> Result<(), LogError> {
+    fn stop(&mut self) -> Result<(), ClearError> {
         let stopped = self.slots().map(|slot| match self.board.mmu().stop_log(slot) {
             Err(LogError::NotLogged(_)) => Ok(()),
             other => other,
         });
-        stopped.fold(Ok(()), Result::and)
+        Ok(stopped.fold(Ok(()), Result::and)?)
     }
 
-    fn collect(&mut self, round: &mut PageSet) -> Result<(), LogError> {
-        let taken = self.take(self.protect_how(), round);
+    fn collect(&mut self, round: &mut PageSet) -> Result<(), ClearError> {
+        let taken = match self.track {
+            Track::PerPage => self.take(Protect::Pages, round),
+            Track::ProtectAll => self.take(Protect::Nothing, round),
+            Track::Manual => self.read(round),
+        };
         if let Err(error) = taken {
             self.owe(round);
-            return Err(error);
+            return Err(error.into());
         }
         if self.track == Track::ProtectAll {
             self.board.mmu().write_protect_all();
         }
         Ok(())
+    }
+
+    /// Whole words of the log at a time: the range's neighbours in its first and last come along.
+    fn protect(
+        &mut self,
+        region: usize,
+        range: GfnRange,
+        round: &mut PageSet,
+    ) -> Result<(), ClearError> {
+        if self.track != Track::Manual {
+            return Ok(());
+        }
+        let pages = &mut round.regions_mut()[region];
+        let Some(here) = pages.region().range.intersection(range) else { return Ok(()) };
+        let first = here.first().get() - pages.region().range.first().get();
+        let words = first / 64..(first + here.pages()).div_ceil(64);
+        let cleared = self.clear(pages, words);
+        if cleared.is_err() {
+            self.owe(round);
+        }
+        cleared
     }
 
     fn owe(&mut self, pages: &PageSet) {
