@@ -46,6 +46,15 @@ impl Embedder for BoardEmbedder {
         self.frames.release(frame.pfn(), &self.hub);
     }
 
+    fn allocate_roots(&self, tables: u32) -> Option<Frame> {
+        let first = self.frames.allocate_run(tables, &self.hub)?;
+        frames::for_tables(first)
+    }
+
+    fn release_roots(&self, first: Frame, tables: u32) {
+        self.frames.release_run(first.pfn(), tables, &self.hub);
+    }
+
     fn shoot_down(&self, _scope: Scope) {
         self.hub.shoot_down();
     }
