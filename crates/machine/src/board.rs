@@ -4,14 +4,15 @@ use crate::embedder::BoardEmbedder;
 use crate::error::BoardError;
 use crate::frames::Frames;
 use crate::port::{Hub, Port, PortError, ShootDown};
+pub use crate::ram::PageSize;
 use crate::ram::{RAM_BASE, Ram};
-use crate::walker::WalkedFormat;
+use crate::walker::{AccessFlags, Regime, Walk, WalkedFormat};
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{Layout, Region};
 #[cfg(feature = "breaks")]
 use vellum_mmu::Break;
-use vellum_mmu::{Config, Mmu, SlotSpec};
-use vellum_pte::{AddressSpace, GfnRange, PAGE_SIZE, SlotId};
+use vellum_mmu::{AccessedBits, Config, Mmu, SlotSpec};
+use vellum_pte::{AddressSpace, GfnRange, PAGE_SHIFT, PAGE_SIZE, SlotId};
 
 /// What a board is to have.
 #[derive(Clone, Debug)]
@@ -20,6 +21,13 @@ pub struct BoardConfig {
     pub regions: Vec<Region>,
     /// How many address spaces: 1 or 2.
     pub spaces: u16,
+    /// How many bits of guest address the tables translate. `None`: as many as the memslots need,
+    /// and no fewer than is usual for the format.
+    pub address_bits: Option<u32>,
+    /// The largest pages of its RAM.
+    pub pages: PageSize,
+    /// Who sets A and D in the tables.
+    pub flags: AccessFlags,
     /// How shoot-downs are made.
     pub shoot_down: ShootDown,
     /// How many table frames it may have, if there is a limit.
@@ -30,8 +38,8 @@ pub struct BoardConfig {
 }
 
 impl BoardConfig {
-    /// One memslot at [`RAM_BASE`], of `bytes` rounded up to pages, and the best shoot-down of this
-    /// host. `None` where the end cannot be expressed.
+    /// One memslot at [`RAM_BASE`], of `bytes` rounded up to pages, and otherwise as
+    /// [`with_regions`](Self::with_regions). `None` where the end cannot be expressed.
     #[must_use]
     pub fn with_memory(bytes: u64) -> Option<Self> {
         let range = GfnRange::new(RAM_BASE, bytes.div_ceil(PAGE_SIZE))?;
@@ -42,7 +50,8 @@ impl BoardConfig {
         }]))
     }
 
-    /// These memslots, in one address space more than the highest they name.
+    /// These memslots, in one address space more than the highest they name; small pages, A and D by
+    /// hardware, and the best shoot-down of this host.
     #[must_use]
     pub fn with_regions(regions: Vec<Region>) -> Self {
         let spaces = regions.iter().map(|region| region.space.0.saturating_add(1));
@@ -50,6 +59,9 @@ impl BoardConfig {
         Self {
             regions,
             spaces,
+            address_bits: None,
+            pages: PageSize::default(),
+            flags: AccessFlags::default(),
             shoot_down: ShootDown::best(),
             frame_limit: None,
             #[cfg(feature = "breaks")]
@@ -62,6 +74,7 @@ impl BoardConfig {
 pub struct Board<F: WalkedFormat> {
     mmu: Mmu<F, BoardEmbedder>,
     layout: Layout,
+    regime: Regime,
 }
 
 impl<F: WalkedFormat> Board<F> {
@@ -71,11 +84,16 @@ impl<F: WalkedFormat> Board<F> {
     /// [`BoardError`]: what it is that this host or this configuration cannot give.
     pub fn new(config: &BoardConfig) -> Result<Self, BoardError> {
         let layout = Layout::new(config.regions.clone())?;
-        let ram = Ram::new(&layout)?;
+        let ram = Ram::new(&layout, config.pages)?;
         let hub = Hub::new(config.shoot_down).ok_or(BoardError::ShootDown(config.shoot_down))?;
         let embedder = BoardEmbedder::new(ram, Frames::new(config.frame_limit), hub);
-        let mmu = Mmu::new(embedder, mmu_config(config)).map_err(|_| BoardError::OutOfMemory)?;
-        let board = Self { mmu, layout };
+        let address_bits = config.address_bits.unwrap_or_else(|| address_bits::<F>(&layout));
+        let mmu = Mmu::<F, _>::new(embedder, mmu_config(config, address_bits))?;
+        let level = mmu.root_shape().level.get();
+        let told = Regime { level, address_bits, flags: config.flags };
+        let regime = F::Walker::accept(told);
+        let regime = regime.ok_or(BoardError::Regime { format: F::NAME, regime: told })?;
+        let board = Self { mmu, layout, regime };
         board.layout.regions().iter().try_for_each(|region| board.create_slot(*region))?;
         Ok(board)
     }
@@ -85,7 +103,7 @@ impl<F: WalkedFormat> Board<F> {
     /// # Errors
     /// [`PortError::OutOfMemory`].
     pub fn port(&self) -> Result<Port<'_, F>, PortError> {
-        Port::new(&self.mmu)
+        Port::new(&self.mmu, self.regime)
     }
 
     /// The bytes of RAM, behind the tables' back: what is written here is logged only if
@@ -113,17 +131,37 @@ impl<F: WalkedFormat> Board<F> {
         self.mmu.embedder()
     }
 
+    /// What the processors are told about the tables.
+    #[must_use]
+    pub fn regime(&self) -> Regime {
+        self.regime
+    }
+
     fn create_slot(&self, region: Region) -> Result<(), BoardError> {
         let Region { slot: id, space, range } = region;
         Ok(self.mmu.create_slot(SlotSpec::new(id, space, range))?)
     }
 }
 
-fn mmu_config(config: &BoardConfig) -> Config {
+/// As few as translate the layout, but no fewer than usual. Where the format has no such tables, as
+/// many as it has: the slots' creation says which is out of reach.
+fn address_bits<F: WalkedFormat>(layout: &Layout) -> u32 {
+    let ends = layout.regions().iter().map(|region| region.range.end().get());
+    let last = ends.max().unwrap_or(0).saturating_sub(1);
+    let needed = PAGE_SHIFT + (u64::BITS - last.leading_zeros());
+    let enough = (F::ADDRESS_BITS..=needed).rev().find(|&bits| F::root(bits).is_some());
+    enough.unwrap_or(F::ADDRESS_BITS)
+}
+
+fn mmu_config(config: &BoardConfig, address_bits: u32) -> Config {
     Config {
         spaces: config.spaces,
+        address_bits: Some(address_bits),
+        accessed: match config.flags {
+            AccessFlags::ByHardware => AccessedBits::Set,
+            AccessFlags::BySoftware => AccessedBits::NotSet,
+        },
         #[cfg(feature = "breaks")]
         broken: config.broken,
-        ..Config::default()
     }
 }

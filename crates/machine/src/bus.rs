@@ -46,6 +46,10 @@ pub enum BusError {
     /// The page tables hold an entry that no correct software writes. Hardware stops the machine.
     #[error("the page tables are misconfigured at {0}")]
     Misconfigured(Gpa),
+    /// The page tables map the address by a leaf of another size than a translation that is still
+    /// cached: a shoot-down was forgotten between the two (Arm's break-before-make).
+    #[error("two sizes of page for {0}")]
+    TlbConflict(Gpa),
 }
 
 /// Guest memory as one hart sees it. Values are zero-extended, little-endian.

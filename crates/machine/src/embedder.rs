@@ -1,12 +1,12 @@
 //! What the software machine brings as the library's embedder.
 
 use crate::frames::{self, Frames};
-use crate::port::Hub;
-use crate::ram::Ram;
+use crate::port::{self, Hub};
+use crate::ram::{HostPage, Ram};
 use crate::rseq::membarrier;
 use vellum_memory::guest::{Bytes, GuestAddress};
 use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, NoBacking, Scope};
-use vellum_pte::{Gfn, Level};
+use vellum_pte::{Gfn, Gpa};
 
 /// RAM, frames and shoot-down of one board.
 #[derive(Debug)]
@@ -71,11 +71,14 @@ impl Embedder for BoardEmbedder {
         std::thread::yield_now();
     }
 
-    /// RAM alone is here; the memslots say what of it a space shows. 4 KiB, since the library maps
-    /// nothing larger so far and hosts back RAM by such pages.
+    fn flush_local(&self, gpa: Gpa) {
+        port::flush_local(gpa);
+    }
+
+    /// RAM alone is here; the memslots say what of it a space shows.
     fn resolve(&self, page: GuestPage) -> Option<Backing> {
-        let frame = self.ram.frame(home(page))?;
-        Some(Backing { frame, write: BackingWrite::Allowed, largest: Level::L1 })
+        let HostPage { frame, largest } = self.ram.page(home(page))?;
+        Some(Backing { frame, write: BackingWrite::Allowed, largest })
     }
 
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking> {

@@ -1,6 +1,7 @@
 //! Why a machine could not be built.
 
 use crate::port::ShootDown;
+use crate::walker::Regime;
 use vellum_memory::LayoutError;
 use vellum_pte::GfnRange;
 
@@ -38,9 +39,17 @@ pub enum BoardError {
     /// This host cannot do the shoot-down that was asked for.
     #[error("this host does not offer the shoot-down {0:?}")]
     ShootDown(ShootDown),
-    /// The library found no memory for its tables.
-    #[error("no memory for the second-stage tables")]
-    OutOfMemory,
+    /// No processor walks this format's tables so.
+    #[error("no {format} processor can be told {regime:?}")]
+    Regime {
+        /// The format's name.
+        format: &'static str,
+        /// What it was to be told.
+        regime: Regime,
+    },
+    /// The library could not make its tables.
+    #[error("the second-stage tables: {0}")]
+    Tables(#[from] vellum_mmu::CreateVmError),
     /// A memslot could not be created.
     #[error(transparent)]
     Slot(#[from] vellum_mmu::CreateSlotError),

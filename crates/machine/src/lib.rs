@@ -29,4 +29,4 @@ pub mod sbi;
 pub mod vcpu;
 pub mod walker;
 
-pub use ram::RAM_BASE;
+pub use ram::{PageSize, RAM_BASE};

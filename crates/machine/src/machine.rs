@@ -16,10 +16,10 @@ use crate::board::{Board, BoardConfig};
 use crate::elf::{Image, PlaceError};
 use crate::error::BoardError;
 use crate::port::{PortError, ShootDown};
-use crate::ram::RAM_BASE;
+use crate::ram::{PageSize, RAM_BASE};
 use crate::sbi::{Parameter, ShutdownReason};
 use crate::vcpu::{Exit, Hart, HartState};
-use crate::walker::WalkedFormat;
+use crate::walker::{AccessFlags, WalkedFormat};
 use clock::Clock;
 use gate::{Gate, Run, Start};
 use state::{SavedHart, Started};
@@ -44,6 +44,10 @@ pub struct MachineConfig {
     pub seed: u64,
     /// A number for the guest: see [`Builtin`](crate::guests::Builtin).
     pub word: u64,
+    /// The largest pages of its RAM.
+    pub pages: PageSize,
+    /// Who sets A and D in the tables.
+    pub flags: AccessFlags,
     /// How shoot-downs are made.
     pub shoot_down: ShootDown,
     /// A deliberate bug.
@@ -52,7 +56,7 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
-    /// With seed 0, word 0 and this host's best shoot-down.
+    /// With seed 0, word 0, small pages, A and D by hardware, and this host's best shoot-down.
     #[must_use]
     pub fn new(memory: u64, vcpus: usize) -> Self {
         Self {
@@ -60,6 +64,8 @@ impl MachineConfig {
             vcpus,
             seed: 0,
             word: 0,
+            pages: PageSize::default(),
+            flags: AccessFlags::default(),
             shoot_down: ShootDown::best(),
             #[cfg(feature = "breaks")]
             broken: None,
@@ -459,6 +465,8 @@ fn board_config(config: &MachineConfig) -> Result<BoardConfig, MachineError> {
     let board = BoardConfig::with_memory(config.memory);
     let board = board.ok_or(MachineError::Memory(config.memory))?;
     Ok(BoardConfig {
+        pages: config.pages,
+        flags: config.flags,
         shoot_down: config.shoot_down,
         #[cfg(feature = "breaks")]
         broken: config.broken,

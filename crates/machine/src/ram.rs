@@ -1,30 +1,91 @@
 //! Guest RAM: anonymous host memory, of which untouched pages cost nothing.
 
+mod mapping;
+#[cfg(test)]
+mod tests;
+
 use crate::error::RamError;
-use std::sync::Arc;
+use mapping::Mapping;
 use vellum_memory::Layout;
-use vellum_pte::{Gfn, GfnRange, PAGE_SIZE, Pfn};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vellum_pte::{Gfn, GfnRange, Level, PAGE_SIZE, Pfn};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// Where RAM begins, as on the usual RISC-V boards.
 pub const RAM_BASE: Gfn = Gfn::new(0x8000_0000 / PAGE_SIZE);
 
+/// The largest pages that a board's RAM is made of, and so the largest leaves that the library may
+/// map it by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum PageSize {
+    /// 4 KiB.
+    #[default]
+    Small,
+    /// 2 MiB: guest and host addresses are aligned alike, and the host is asked for transparent
+    /// huge pages. The first touch of one costs 2 MiB of the host where it gives them.
+    Huge2M,
+    /// 1 GiB: aligned alike too. Hosts have no transparent pages of this size and give smaller ones.
+    Huge1G,
+}
+
+impl PageSize {
+    /// The level of a leaf of this size.
+    #[must_use]
+    pub const fn level(self) -> Level {
+        match self {
+            Self::Small => Level::L1,
+            Self::Huge2M => Level::L2,
+            Self::Huge1G => Level::L3,
+        }
+    }
+
+    /// In bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Small => PAGE_SIZE,
+            Self::Huge2M => 2 << 20,
+            Self::Huge1G => 1 << 30,
+        }
+    }
+
+    /// This and the smaller ones, the largest first.
+    fn downwards(self) -> impl Iterator<Item = Self> {
+        let all = [Self::Huge1G, Self::Huge2M, Self::Small];
+        all.into_iter().filter(move |size| size.bytes() <= self.bytes())
+    }
+}
+
 /// A board's RAM. A host frame number here is an address of this process, in pages.
 #[derive(Debug)]
 pub(crate) struct Ram {
+    // Before the mappings, which go when nobody else has their bytes.
     memory: GuestMemoryMmap,
+    _mappings: Vec<Mapping>,
+    pages: PageSize,
+}
+
+/// What is behind a guest page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HostPage {
+    /// The host frame.
+    pub(crate) frame: Pfn,
+    /// The largest leaf that may map it: the memory around it is of one mapping, and aligned alike.
+    pub(crate) largest: Level,
 }
 
 impl Ram {
     /// RAM for every region of `layout`. Regions of different address spaces that name the same
     /// pages share them.
-    pub(crate) fn new(layout: &Layout) -> Result<Self, RamError> {
+    pub(crate) fn new(layout: &Layout, pages: PageSize) -> Result<Self, RamError> {
         let mut ranges: Vec<GfnRange> =
             layout.regions().iter().map(|region| region.range).collect();
         ranges.sort_by_key(|range| (range.first(), range.pages()));
         ranges.dedup();
-        let regions = ranges.into_iter().map(map).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { memory: GuestMemoryMmap::from_arc_regions(regions)? })
+        let map = |range| Mapping::new(range, pages);
+        let mappings = ranges.into_iter().map(map).collect::<Result<Vec<_>, _>>()?;
+        let regions = mappings.iter().map(Mapping::region).collect::<Result<Vec<_>, _>>()?;
+        let memory = GuestMemoryMmap::from_arc_regions(regions)?;
+        Ok(Self { memory, _mappings: mappings, pages })
     }
 
     /// The bytes.
@@ -32,18 +93,18 @@ impl Ram {
         &self.memory
     }
 
-    /// The host frame of a guest page.
-    pub(crate) fn frame(&self, gfn: Gfn) -> Option<Pfn> {
-        let host = self.memory.get_host_address(GuestAddress(gfn.gpa().get())).ok()?;
-        Some(Pfn::of_address(host.expose_provenance() as u64))
+    /// What is behind a guest page.
+    pub(crate) fn page(&self, gfn: Gfn) -> Option<HostPage> {
+        let at = GuestAddress(gfn.gpa().get());
+        let host = self.memory.get_host_address(at).ok()?.expose_provenance() as u64;
+        let region = self.memory.find_region(at)?;
+        let (first, last) = (region.start_addr().0, region.last_addr().0);
+        let inside = |size: &PageSize| {
+            let begin = at.0 - at.0 % size.bytes();
+            begin >= first && last - begin >= size.bytes() - 1
+        };
+        let alike = |size: &PageSize| (at.0 ^ host).is_multiple_of(size.bytes());
+        let size = self.pages.downwards().find(|size| alike(size) && inside(size))?;
+        Some(HostPage { frame: Pfn::of_address(host), largest: size.level() })
     }
-}
-
-/// vm-memory maps with `MAP_NORESERVE`, and the kernel backs a page when it is first touched.
-fn map(range: GfnRange) -> Result<Arc<GuestRegionMmap>, RamError> {
-    let bytes = range.pages().checked_mul(PAGE_SIZE).and_then(|bytes| usize::try_from(bytes).ok());
-    let bytes = bytes.ok_or(RamError::TooLarge(range))?;
-    let mapping = MmapRegion::new(bytes).map_err(|source| RamError::Refused { range, source })?;
-    let base = GuestAddress(range.first().gpa().get());
-    GuestRegionMmap::new(mapping, base).map(Arc::new).ok_or(RamError::PastTheEnd(range))
 }

@@ -2,11 +2,25 @@
 
 use super::Port;
 use super::host::HostAddress;
+use super::local_flush::flushed_by;
+use super::sizes::Sizes;
 use super::window::Target;
 use crate::bus::BusError;
-use crate::walker::{Request, Translation, Violation, WalkedFormat, walk};
+use crate::walker::{AfterFault, Request, Translation, Violation, Walk, WalkedFormat, walk};
 use vellum_mmu::{Access, Outcome};
 use vellum_pte::{Gfn, Gpa};
+
+/// What came of looking an address up: the walk's end, and its epoch.
+pub(super) type Found = (u64, Result<Translation, Refused>);
+
+/// Who refused an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    /// What was cached, without a walk.
+    ByTlb,
+    /// The tables.
+    ByTables(Violation),
+}
 
 impl<F: WalkedFormat> Port<'_, F> {
     /// Walks until the TLB has `gpa` for `access`, or the access turns out impossible.
@@ -25,28 +39,57 @@ impl<F: WalkedFormat> Port<'_, F> {
 
     fn translate(&mut self, gpa: Gpa, access: Access) -> Result<(u64, Translation), BusError> {
         loop {
-            match self.walk(gpa, access) {
+            let found = self.look_up(gpa, access);
+            self.check_size(gpa, found)?;
+            match found {
                 (epoch, Ok(translation)) => return Ok((epoch, translation)),
-                (_, Err(violation)) => self.resolve(gpa, access, violation)?,
+                (_, Err(refused)) => self.resolve(gpa, access, refused)?,
             }
         }
     }
 
+    /// Asks what is cached, and then the tables.
+    pub(super) fn look_up(&mut self, gpa: Gpa, access: Access) -> Found {
+        let (gfn, epoch) = (gpa.gfn(), self.window.epoch());
+        if self.refusals.as_ref().is_some_and(|held| held.refuse(gfn, epoch, access)) {
+            return (epoch, Err(Refused::ByTlb));
+        }
+        let (epoch, walked) = self.walk(gpa, access);
+        let found = walked.map_err(Refused::ByTables);
+        if let (Some(held), Some(leaf)) = (&mut self.refusals, leaf(found)) {
+            held.keep(gfn, epoch, leaf);
+        }
+        (epoch, found)
+    }
+
     fn walk(&mut self, gpa: Gpa, access: Access) -> (u64, Result<Translation, Violation>) {
-        let (root, cache) = (self.root, &mut self.cache);
+        let (root, regime, cache) = (self.root, self.regime, &mut self.cache);
         self.window.walking(|epoch| {
-            (epoch, walk::<F::Walker>(Request { root, gpa, access, epoch }, cache))
+            (epoch, walk::<F::Walker>(Request { root, regime, gpa, access, epoch }, cache))
         })
     }
 
-    /// A violation forgets what was cached for the address, as hardware does.
-    fn resolve(&mut self, gpa: Gpa, access: Access, why: Violation) -> Result<(), BusError> {
-        if why == Violation::Misconfigured {
+    /// Stops where the tables have another size of leaf for the address than something cached. Tables
+    /// of a later epoch may have: who changed them has shot the old size down before.
+    fn check_size(&mut self, gpa: Gpa, (epoch, found): Found) -> Result<(), BusError> {
+        let (Some(sizes), Some(leaf)) = (&mut self.sizes, leaf(found)) else { return Ok(()) };
+        let differ = sizes.found(gpa.gfn(), epoch, leaf.level) == Sizes::Differ;
+        if differ && self.window.epoch() == epoch {
+            return Err(BusError::TlbConflict(gpa));
+        }
+        Ok(())
+    }
+
+    pub(super) fn resolve(
+        &mut self,
+        gpa: Gpa,
+        access: Access,
+        why: Refused,
+    ) -> Result<(), BusError> {
+        if why == Refused::ByTables(Violation::Misconfigured) {
             return Err(BusError::Misconfigured(gpa));
         }
-        self.tlb.forget(gpa.gfn());
-        self.cache.forget(gpa);
-        match self.vcpu.fault(self.space, gpa, access) {
+        match self.fault(gpa, access) {
             Outcome::Mapped | Outcome::Spurious => Ok(()),
             Outcome::Retry => {
                 std::thread::yield_now();
@@ -56,5 +99,38 @@ impl<F: WalkedFormat> Port<'_, F> {
             Outcome::ReadOnly => Err(BusError::ReadOnly(gpa)),
             Outcome::OutOfMemory => Err(BusError::OutOfMemory(gpa)),
         }
+    }
+
+    /// Has the library handle a fault, and forgets what the processor forgets: by itself before, or
+    /// as it was told meanwhile.
+    fn fault(&mut self, gpa: Gpa, access: Access) -> Outcome {
+        let (vcpu, space) = (&mut self.vcpu, self.space);
+        match F::Walker::AFTER_FAULT {
+            AfterFault::Nothing => {
+                self.tlb.forget(gpa.gfn());
+                self.cache.forget(gpa);
+                vcpu.fault(space, gpa, access)
+            }
+            AfterFault::Everything => {
+                let (outcome, flushed) = flushed_by(|| vcpu.fault(space, gpa, access));
+                flushed.into_iter().for_each(|gpa| self.flush(gpa));
+                outcome
+            }
+        }
+    }
+
+    /// Forgets what is cached for one address.
+    fn flush(&mut self, gpa: Gpa) {
+        self.tlb.forget(gpa.gfn());
+        self.cache.forget(gpa);
+        self.refusals.iter_mut().for_each(|held| held.forget(gpa.gfn()));
+    }
+}
+
+/// The leaf that a walk has found, whether it permits the access or not.
+fn leaf(found: Result<Translation, Refused>) -> Option<Translation> {
+    match found {
+        Ok(leaf) | Err(Refused::ByTables(Violation::Denied(leaf))) => Some(leaf),
+        Err(_) => None,
     }
 }

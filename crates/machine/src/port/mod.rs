@@ -9,25 +9,34 @@
 //!           the library's fault, then from the start                  (fault)
 //! ```
 //!
-//! Translations are kept until the epoch moves on or their address faults, and used meanwhile even
-//! if the tables say otherwise by now: software that forgets a shoot-down is found out.
+//! Translations are kept until the epoch moves on, and used meanwhile even if the tables say
+//! otherwise by now: software that forgets a shoot-down is found out. Where the walker's manual says
+//! so, a fault forgets its address; where not, what refused the access refuses it again until
+//! [`flush_local`](vellum_mmu::Embedder::flush_local) (`refusals`), and an address with leaves of two
+//! sizes in one epoch stops the machine (`sizes`).
 
 mod fault;
 mod host;
 mod line;
+mod local_flush;
+mod refusals;
 mod shoot_down;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod tlb;
 mod window;
 
 pub(crate) use host::HostAddress;
+pub(crate) use local_flush::flush_local;
 pub(crate) use shoot_down::Hub;
 pub use shoot_down::ShootDown;
 
 use crate::bus::{Bus, BusError, Width};
 use crate::embedder::BoardEmbedder;
-use crate::walker::{WalkCache, WalkedFormat};
+use crate::walker::{AfterFault, Regime, TwoSizes, Walk, WalkCache, WalkedFormat};
+use refusals::Refusals;
+use sizes::LeafSizes;
 use tlb::Tlb;
 use vellum_mmu::{Access, Mmu, Vcpu};
 use vellum_pte::{AddressSpace, Gfn, Gpa, PAGE_SIZE, Pfn};
@@ -38,9 +47,14 @@ use window::{Target, Window};
 pub struct Port<'b, F: WalkedFormat> {
     tlb: Tlb,
     cache: WalkCache,
+    /// Only where a fault does not make the processor forget.
+    refusals: Option<Refusals>,
+    /// Only where two sizes are a conflict.
+    sizes: Option<LeafSizes>,
     window: Window<'b>,
     space: AddressSpace,
     root: Pfn,
+    regime: Regime,
     mmu: &'b Mmu<F, BoardEmbedder>,
     vcpu: Vcpu<'b, F, BoardEmbedder>,
 }
@@ -57,13 +71,25 @@ pub enum PortError {
 }
 
 impl<'b, F: WalkedFormat> Port<'b, F> {
-    /// A port into [`AddressSpace::NORMAL`].
-    pub(crate) fn new(mmu: &'b Mmu<F, BoardEmbedder>) -> Result<Self, PortError> {
+    /// A port into [`AddressSpace::NORMAL`], whose tables are as `regime` says.
+    pub(crate) fn new(mmu: &'b Mmu<F, BoardEmbedder>, regime: Regime) -> Result<Self, PortError> {
         let space = AddressSpace::NORMAL;
         let root = mmu.root(space).ok_or(PortError::NoSuchSpace(space))?;
         let vcpu = mmu.vcpu().map_err(|_| PortError::OutOfMemory)?;
-        let window = Window::new(mmu.embedder().hub());
-        Ok(Self { tlb: Tlb::new(), cache: WalkCache::new(), window, space, root, mmu, vcpu })
+        let keeps = F::Walker::AFTER_FAULT == AfterFault::Everything;
+        let conflicts = F::Walker::TWO_SIZES == TwoSizes::Conflict;
+        Ok(Self {
+            tlb: Tlb::new(),
+            cache: WalkCache::new(),
+            refusals: keeps.then(Refusals::new),
+            sizes: conflicts.then(LeafSizes::new),
+            window: Window::new(mmu.embedder().hub()),
+            space,
+            root,
+            regime,
+            mmu,
+            vcpu,
+        })
     }
 
     /// Goes over to another address space, as entering system management mode does.
@@ -75,6 +101,8 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
         self.space = space;
         self.tlb.clear();
         self.cache.clear();
+        self.refusals.iter_mut().for_each(Refusals::clear);
+        self.sizes.iter_mut().for_each(LeafSizes::clear);
         Ok(())
     }
 

@@ -1,16 +1,19 @@
 //! The shoot-down, without tables: does an access under a stale translation ever land?
 
+mod sizes;
 mod stale;
 
 use super::host::HostAddress;
 use super::shoot_down::{Hub, ShootDown};
 use super::tlb::Tlb;
 use super::window::{Target, Window};
+use crate::board::{Board, BoardConfig};
 use crate::bus::Width;
 use crate::frames::Walks;
-use crate::walker::{Permissions, Translation};
+use crate::walker::probe::Probe;
+use crate::walker::{Dirty, Permissions, Translation, WalkedFormat};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use vellum_pte::{Gfn, Gpa, Pfn};
+use vellum_pte::{AddressSpace, Ept, Gfn, Gpa, Npt, Pfn, Stage2};
 
 /// A page that the test looks at directly.
 #[repr(align(4096))]
@@ -46,6 +49,27 @@ const WIDTHS: [Width; 4] = [Width::Byte, Width::Half, Width::Word, Width::Double
 
 fn low(width: Width, value: u64) -> u64 {
     value & (u64::MAX >> (64 - 8 * width.bytes()))
+}
+
+/// A test that is generic over the format.
+trait Each {
+    fn on<F: WalkedFormat>(&self, board: &Board<F>);
+}
+
+/// Runs `test` on a board of each format.
+fn each_format(config: &BoardConfig, test: &impl Each) {
+    test.on(&board::<Ept>(config));
+    test.on(&board::<Npt>(config));
+    test.on(&board::<Stage2>(config));
+}
+
+fn board<F: WalkedFormat>(config: &BoardConfig) -> Board<F> {
+    Board::new(config).expect("the host has memory")
+}
+
+fn probe<F: WalkedFormat>(board: &Board<F>) -> Probe {
+    let root = board.mmu().root(AddressSpace::NORMAL).expect("there is one space");
+    Probe { root, regime: board.regime() }
 }
 
 #[test]
@@ -186,7 +210,8 @@ fn the_tlb_finds_only_the_page_and_the_permission_it_was_given() {
     let frame = Pfn::new(0x1000);
     let gfn = Gfn::new(5);
     let gpa = Gpa::new((5 << 12) + 8);
-    tlb.insert(gfn, 1, Translation { frame, permits: Permissions::READ });
+    let all = Translation { frame, permits: Permissions::ALL, dirty: Dirty::Set, level: 1 };
+    tlb.insert(gfn, 1, Translation { permits: Permissions::READ, ..all });
     assert!(tlb.for_read(gpa).is_some());
     assert!(tlb.for_write(gpa).is_none());
     let alias = Gpa::new(((5 + 1024) << 12) + 8);
@@ -195,7 +220,10 @@ fn the_tlb_finds_only_the_page_and_the_permission_it_was_given() {
     assert!(tlb.for_read(gpa).is_some(), "another page's fault");
     tlb.forget(gfn);
     assert!(tlb.for_read(gpa).is_none());
-    tlb.insert(gfn, 1, Translation { frame, permits: Permissions::ALL });
+    tlb.insert(gfn, 1, Translation { dirty: Dirty::Clear, ..all });
+    assert!(tlb.for_read(gpa).is_some());
+    assert!(tlb.for_write(gpa).is_none(), "the first store walks, to set D");
+    tlb.insert(gfn, 1, all);
     assert_eq!(tlb.for_write(gpa).expect("writable").host, HostAddress::new(frame, 8));
     tlb.clear();
     assert!(tlb.for_read(gpa).is_none());

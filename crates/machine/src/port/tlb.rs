@@ -3,7 +3,7 @@
 
 use super::host::HostAddress;
 use super::window::Target;
-use crate::walker::{Permissions, Translation};
+use crate::walker::{Dirty, Permissions, Translation};
 use vellum_pte::{Gfn, Gpa, Pfn};
 
 const ENTRIES: usize = 1024;
@@ -55,13 +55,16 @@ impl Tlb {
         };
         self.entries[place(gfn)] = Entry {
             read: tag(Permissions::READ),
-            write: tag(Permissions::WRITE),
+            write: match translation.dirty {
+                Dirty::Set => tag(Permissions::WRITE),
+                Dirty::Clear => NOBODY,
+            },
             epoch,
             frame: translation.frame,
         };
     }
 
-    /// Forgets one page, as a fault there does.
+    /// Forgets one page.
     #[inline]
     pub(super) fn forget(&mut self, gfn: Gfn) {
         let entry = &mut self.entries[place(gfn)];

@@ -1,17 +1,17 @@
 //! The walk cache: what processors call paging-structure caches.
 //!
 //! It keeps, for an address range, the table that translates it and the permissions combined on
-//! the way there, until the epoch moves on or an address in the range faults. A shoot-down that
-//! the library forgets after closing an upper entry therefore shows.
+//! the way there, until the epoch moves on or an address in the range is forgotten. A shoot-down
+//! that the library forgets after closing an upper entry therefore shows.
 
 use super::memory::EntryAt;
-use super::{INDEX_BITS, Link, Permissions, ROOT_LEVEL, Walk, index};
+use super::{INDEX_BITS, Link, MOST_LEVELS, Permissions, Request, Walk, index, root_table};
 use vellum_pte::{Gpa, PAGE_SHIFT, Pfn};
 
 /// Ranges kept a level.
 const WAYS: usize = 64;
-/// Tables of levels 1 to 3 are worth caching; the root is known.
-const CACHED_LEVELS: usize = ROOT_LEVEL as usize - 1;
+/// Tables of levels 1 to 3 are worth caching, those below the root; where the root is, is known.
+const CACHED_LEVELS: usize = MOST_LEVELS as usize - 1;
 /// No address has this key: keys are addresses shifted right.
 const NOBODY: u64 = u64::MAX;
 
@@ -26,8 +26,9 @@ pub(super) struct Position {
 
 impl Position {
     #[inline]
-    pub(super) fn root(table: Pfn) -> Self {
-        Self { table, level: ROOT_LEVEL, permits: Permissions::ALL }
+    pub(super) fn root(request: Request) -> Self {
+        let level = request.regime.level;
+        Self { table: root_table(request), level, permits: Permissions::ALL }
     }
 
     /// The table below, by `link`.
@@ -73,7 +74,7 @@ impl WalkCache {
     /// The lowest table known for `gpa` in this epoch.
     #[inline]
     pub(super) fn deepest(&self, gpa: Gpa, epoch: u64) -> Option<Position> {
-        (1..ROOT_LEVEL).find_map(|level| {
+        (1..MOST_LEVELS).find_map(|level| {
             let cached = &self.levels[usize::from(level) - 1][way(gpa, level)];
             let hit = cached.key == key(gpa, level) && cached.epoch == epoch;
             hit.then_some(cached.position)
@@ -88,11 +89,10 @@ impl WalkCache {
             Cached { key: key(gpa, level), epoch, position };
     }
 
-    /// Forgets what would translate `gpa`, as a violation there does (Intel SDM vol. 3C,
-    /// 29.4.3.1, for EPT violations; AMD APM vol. 2, 5.5, for page faults).
+    /// Forgets what would translate `gpa`.
     #[inline]
     pub(crate) fn forget(&mut self, gpa: Gpa) {
-        for level in 1..ROOT_LEVEL {
+        for level in 1..MOST_LEVELS {
             let cached = &mut self.levels[usize::from(level) - 1][way(gpa, level)];
             if cached.key == key(gpa, level) {
                 cached.key = NOBODY;

@@ -1,6 +1,7 @@
-//! Intel's walker: SDM vol. 3C, 29.3, with EPTP bit 6 (A and D flags) on.
+//! Intel's walker: SDM vol. 3C, 29.3, with a page-walk length of 4.
 
 use super::{ADDRESS, ADDRESS_TOO_HIGH, Link, Permissions, Step, Walk};
+use super::{AccessFlags, AfterFault, Regime, TwoSizes};
 use vellum_pte::Pfn;
 
 const READ: u64 = 0b001;
@@ -18,13 +19,24 @@ pub struct EptWalker;
 impl Walk for EptWalker {
     // SDM vol. 3C, 29.3.5: bit 8 of any entry used, bit 9 of the one that maps the page.
     const ACCESSED: u64 = 1 << 8;
+    const TABLE_ACCESSED: u64 = 1 << 8;
     const DIRTY: u64 = 1 << 9;
     // SDM vol. 3C, 29.4: a guest-physical paging-structure-cache entry holds the logical AND of
     // the access rights of all the entries that lead to it.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
 
+    // SDM vol. 3C, 29.4.3.1: an EPT violation invalidates what would translate the address.
+    const AFTER_FAULT: AfterFault = AfterFault::Nothing;
+    // SDM vol. 3A, 4.10.2.3: for addresses of both sizes either translation may be used.
+    const TWO_SIZES: TwoSizes = TwoSizes::EitherServes;
+
+    /// Four levels translate 48 bits, and EPTP bit 6 turns A and D on (25.6.11).
+    fn accept(regime: Regime) -> Option<Regime> {
+        (regime.level == 4).then_some(Regime { address_bits: 48, ..regime })
+    }
+
     #[inline]
-    fn read(raw: u64, level: u8) -> Step {
+    fn read(raw: u64, level: u8, _: AccessFlags) -> Step {
         if raw & PRESENT == 0 {
             return Step::NotPresent;
         }

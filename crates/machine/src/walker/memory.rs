@@ -20,10 +20,10 @@ impl EntryAt {
         self.cell().map_or(0, |cell| cell.load(Ordering::Acquire))
     }
 
-    /// Sets `bits` in the entry if it still is `raw`; whether it was.
+    /// Makes the entry `marked` if it still is `raw`; whether it was.
     #[inline]
-    pub(super) fn mark(self, raw: u64, bits: u64) -> bool {
-        raw & bits == bits || self.cell().is_some_and(|cell| exchange(cell, raw, raw | bits))
+    pub(super) fn exchange(self, raw: u64, marked: u64) -> bool {
+        raw == marked || self.cell().is_some_and(|cell| exchange(cell, raw, marked))
     }
 
     /// What software would write.

@@ -7,6 +7,11 @@
 //! |---|---|
 //! | [`EptWalker`] | Intel SDM vol. 3C, 29.3 |
 //! | [`NptWalker`] | AMD APM vol. 2, 15.25 and 5.3 |
+//! | [`Stage2Walker`] | Arm ARM (DDI 0487) D8, 4 KiB granule |
+//!
+//! What differs between them beside the bits of an entry is said by the constants of [`Walk`], each
+//! with its manual: where A is, what a fault leaves cached, and whether two sizes of leaf for one
+//! address may meet.
 
 #![allow(clippy::cast_possible_truncation, reason = "an index has nine bits")]
 
@@ -14,26 +19,30 @@ mod cache;
 mod ept;
 mod memory;
 mod npt;
+mod permissions;
 #[cfg(test)]
 pub(crate) mod probe;
+mod regime;
+mod stage2;
 #[cfg(test)]
 mod tests;
 
 pub use ept::EptWalker;
 pub use npt::NptWalker;
+pub use permissions::Permissions;
+pub use regime::{AccessFlags, Regime};
+pub use stage2::Stage2Walker;
 
 use cache::Position;
 pub(crate) use cache::WalkCache;
 use memory::EntryAt;
 use vellum_mmu::Access;
-use vellum_pte::{Ept, Format, Gpa, Npt, PAGE_SHIFT, Pfn};
+use vellum_pte::{Ept, Format, Gpa, Npt, PAGE_SHIFT, Pfn, Stage2};
 
-/// The level of the root: both walkers have four.
-const ROOT_LEVEL: u8 = 4;
+/// No walk has more levels.
+const MOST_LEVELS: u8 = 4;
 /// log2 of the entries in a table.
 const INDEX_BITS: u32 = 9;
-/// How much of a guest's address the tables translate.
-const GUEST_ADDRESS_BITS: u32 = PAGE_SHIFT + INDEX_BITS * ROOT_LEVEL as u32;
 /// Host physical addresses are process addresses here, which end below bit 47.
 const PHYSICAL_ADDRESS_BITS: u32 = 48;
 /// Bits 51:12, an entry's address.
@@ -55,10 +64,17 @@ impl WalkedFormat for Npt {
     type Walker = NptWalker;
 }
 
-/// How one processor reads an entry. The walk itself is the same four-level walk for all.
+impl WalkedFormat for Stage2 {
+    type Walker = Stage2Walker;
+}
+
+/// How one processor reads an entry, and what it caches. The walk itself is the same for all.
 pub trait Walk: Send + Sync + 'static {
-    /// The bit that is set in every entry that a translation used.
+    /// The bit that is set in the entry that maps the page.
     const ACCESSED: u64;
+
+    /// The bit that is set in every entry on the way there; 0 where those have none.
+    const TABLE_ACCESSED: u64;
 
     /// The bit that a write sets in the entry that maps the page.
     const DIRTY: u64;
@@ -67,8 +83,36 @@ pub trait Walk: Send + Sync + 'static {
     /// its own alone. An implementation cites its manual.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool;
 
+    /// What a fault leaves cached.
+    const AFTER_FAULT: AfterFault;
+
+    /// What happens where an address has leaves of two sizes, one of them still cached.
+    const TWO_SIZES: TwoSizes;
+
+    /// What the processor does when it is told `regime`; `None` where it cannot be told so.
+    fn accept(regime: Regime) -> Option<Regime>;
+
     /// What the entry `raw` at `level` (1 is the last) tells the processor.
-    fn read(raw: u64, level: u8) -> Step;
+    fn read(raw: u64, level: u8, flags: AccessFlags) -> Step;
+}
+
+/// What is still cached for an address after an access to it has faulted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AfterFault {
+    /// Nothing.
+    Nothing,
+    /// What was: permissions that refused the access refuse the next one without a look at the
+    /// tables, until software says otherwise.
+    Everything,
+}
+
+/// What happens where the tables map an address by another size of leaf than a TLB does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TwoSizes {
+    /// The one or the other is used.
+    EitherServes,
+    /// Anything may happen; this machine stops.
+    Conflict,
 }
 
 /// What one entry tells the walker.
@@ -78,6 +122,8 @@ pub enum Step {
     NotPresent,
     /// A reserved bit is set or a combination is forbidden.
     Misconfigured,
+    /// The entry maps a page, A is clear in it, and hardware was told not to set it.
+    NotAccessed,
     /// The next table.
     Table(Link),
     /// The page, which has the size of the level.
@@ -93,56 +139,15 @@ pub struct Link {
     pub permits: Permissions,
 }
 
-/// A set of permitted accesses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Permissions(u8);
-
-impl Permissions {
-    /// Nothing.
-    pub const NONE: Self = Self(0);
-    /// Data reads.
-    pub const READ: Self = Self(1);
-    /// Data writes.
-    pub const WRITE: Self = Self(2);
-    /// Fetches.
-    pub const EXECUTE: Self = Self(4);
-    /// Everything.
-    pub const ALL: Self = Self(7);
-
-    /// `self` and `other` where `bit` of `raw` is set, else `self` alone.
-    #[must_use]
-    #[inline]
-    const fn with(self, other: Self, raw: u64, bit: u64) -> Self {
-        if raw & bit != 0 { Self(self.0 | other.0) } else { self }
-    }
-
-    /// What both permit.
-    #[must_use]
-    #[inline]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// Whether `access` passes.
-    #[must_use]
-    #[inline]
-    pub const fn allow(self, access: Access) -> bool {
-        let needed = match access {
-            Access::Read => Self::READ,
-            Access::Write => Self::WRITE,
-            Access::Execute => Self::EXECUTE,
-        };
-        self.0 & needed.0 != 0
-    }
-}
-
 /// Why a walk ended without a translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Violation {
     /// An entry was not present.
     NotPresent,
-    /// The entries' permissions combined forbid the access.
-    Denied,
+    /// The entries' permissions combined, as in this translation, forbid the access.
+    Denied(Translation),
+    /// A must be set first, and not by hardware.
+    NotAccessed,
     /// An entry that no correct software writes.
     Misconfigured,
 }
@@ -152,13 +157,26 @@ pub(crate) enum Violation {
 pub(crate) struct Translation {
     /// The host frame of the 4 KiB page accessed.
     pub(crate) frame: Pfn,
-    /// What the entries permit, combined. Without [`Permissions::WRITE`] where D is clear: the
-    /// first write walks again to set it.
+    /// What the entries permit, combined.
     pub(crate) permits: Permissions,
+    /// Whether the first write walks again, to set D.
+    pub(crate) dirty: Dirty,
+    /// The level of the entry that maps the page: 1 is 4 KiB.
+    pub(crate) level: u8,
+}
+
+/// D, where hardware sets it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dirty {
+    /// Set, or never set by hardware.
+    Set,
+    /// To be set by the first write.
+    Clear,
 }
 
 /// One attempt's end.
 enum Attempt {
+    /// The translation, with A and D set.
     Done(Translation),
     /// An entry changed between being read and getting its A or D, or upper ones just got their A:
     /// walk again.
@@ -168,8 +186,10 @@ enum Attempt {
 /// What is to be translated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
-    /// The root table.
+    /// The first root table.
     pub(crate) root: Pfn,
+    /// What the processor was told about the tables.
+    pub(crate) regime: Regime,
     /// The address.
     pub(crate) gpa: Gpa,
     /// What is to be done there.
@@ -178,13 +198,13 @@ pub(crate) struct Request {
     pub(crate) epoch: u64,
 }
 
-/// Translates an address, by the walk cache as far as that knows it, and sets A and D. Four levels
-/// translate 48 bits: nothing is mapped beyond.
+/// Translates an address, by the walk cache as far as that knows it, and sets A and D. Nothing is
+/// mapped beyond the bits that the tables translate.
 pub(crate) fn walk<W: Walk>(
     request: Request,
     cache: &mut WalkCache,
 ) -> Result<Translation, Violation> {
-    if request.gpa.get() >> GUEST_ADDRESS_BITS != 0 {
+    if request.gpa.get() >> request.regime.address_bits != 0 {
         return Err(Violation::NotPresent);
     }
     loop {
@@ -196,18 +216,20 @@ pub(crate) fn walk<W: Walk>(
 
 fn attempt<W: Walk>(request: Request, cache: &mut WalkCache) -> Result<Attempt, Violation> {
     let known = cache.deepest(request.gpa, request.epoch);
-    let mut at = known.unwrap_or(Position::root(request.root));
+    let mut at = known.unwrap_or_else(|| Position::root(request));
     let mut upper = Upper::Accessed;
+    let needed = marks::<W>(request).table;
     loop {
         let entry = at.entry(request.gpa);
         let raw = entry.load();
-        match W::read(raw, at.level) {
+        match W::read(raw, at.level, request.regime.flags) {
             Step::NotPresent => return Err(Violation::NotPresent),
             Step::Misconfigured => return Err(Violation::Misconfigured),
+            Step::NotAccessed => return Err(Violation::NotAccessed),
             Step::Page(link) => return finish::<W>(request, at, entry, raw, link, upper),
             Step::Table(link) => {
                 at = at.below(link);
-                if raw & W::ACCESSED == 0 {
+                if raw & needed != needed {
                     upper = Upper::NotAccessed;
                 }
                 // What lies below an entry without A is not kept: it would hide the entry.
@@ -226,6 +248,25 @@ enum Upper {
     NotAccessed,
 }
 
+/// The bits that a walk sets.
+struct Marks {
+    /// In entries on the way.
+    table: u64,
+    /// In the entry that maps the page.
+    page: u64,
+}
+
+#[inline]
+fn marks<W: Walk>(request: Request) -> Marks {
+    match request.regime.flags {
+        AccessFlags::BySoftware => Marks { table: 0, page: 0 },
+        AccessFlags::ByHardware => {
+            let dirtied = if request.access == Access::Write { W::DIRTY } else { 0 };
+            Marks { table: W::TABLE_ACCESSED, page: W::ACCESSED | dirtied }
+        }
+    }
+}
+
 /// Checks the permissions, and only then sets A and D.
 #[inline]
 fn finish<W: Walk>(
@@ -236,43 +277,55 @@ fn finish<W: Walk>(
     link: Link,
     upper: Upper,
 ) -> Result<Attempt, Violation> {
-    let permits = at.permits.and(link.permits);
-    if !permits.allow(request.access) {
-        return Err(Violation::Denied);
+    let marked = raw | marks::<W>(request).page;
+    let translation = Translation {
+        frame: frame_of(request.gpa, at.level, link),
+        permits: at.permits.and(link.permits),
+        dirty: dirty::<W>(request, marked),
+        level: at.level,
+    };
+    if !translation.permits.allow(request.access) {
+        return Err(Violation::Denied(translation));
     }
     if upper == Upper::NotAccessed {
         set_accessed::<W>(request);
         return Ok(Attempt::Again);
     }
-    let dirtied = if request.access == Access::Write { W::DIRTY } else { 0 };
-    if !entry.mark(raw, W::ACCESSED | dirtied) {
-        return Ok(Attempt::Again);
-    }
-    let dirty = (raw | dirtied) & W::DIRTY != 0;
-    let permits = if dirty { permits } else { permits.and(READ_AND_EXECUTE) };
-    Ok(Attempt::Done(Translation { frame: frame_of(request.gpa, at.level, link), permits }))
+    let done = entry.exchange(raw, marked);
+    Ok(if done { Attempt::Done(translation) } else { Attempt::Again })
+}
+
+#[inline]
+fn dirty<W: Walk>(request: Request, raw: u64) -> Dirty {
+    let by_hardware = request.regime.flags == AccessFlags::ByHardware;
+    if by_hardware && raw & W::DIRTY == 0 { Dirty::Clear } else { Dirty::Set }
 }
 
 /// Sets A in the upper entries. Where one changes meanwhile, the next attempt finds out.
 #[cold]
 fn set_accessed<W: Walk>(request: Request) {
-    let mut at = Position::root(request.root);
+    let mut at = Position::root(request);
     loop {
         let entry = at.entry(request.gpa);
         let raw = entry.load();
-        let Step::Table(link) = W::read(raw, at.level) else { return };
-        entry.mark(raw, W::ACCESSED);
+        let Step::Table(link) = W::read(raw, at.level, request.regime.flags) else { return };
+        entry.exchange(raw, raw | W::TABLE_ACCESSED);
         at = at.below(link);
     }
 }
-
-const READ_AND_EXECUTE: Permissions = Permissions(Permissions::READ.0 | Permissions::EXECUTE.0);
 
 /// The 4 KiB frame of `gpa` inside a page that may be larger.
 #[inline]
 fn frame_of(gpa: Gpa, level: u8, page: Link) -> Pfn {
     let pages = 1u64 << (INDEX_BITS * u32::from(level - 1));
     Pfn::new(page.frame.get() + (gpa.gfn().get() & (pages - 1)))
+}
+
+/// The root table that translates an address in reach: those above the first follow it.
+#[inline]
+fn root_table(request: Request) -> Pfn {
+    let shift = PAGE_SHIFT + INDEX_BITS * u32::from(request.regime.level);
+    Pfn::new(request.root.get() + (request.gpa.get() >> shift))
 }
 
 /// Which entry of a table at `level` translates `gpa`.

@@ -1,6 +1,7 @@
 //! AMD's walker: APM vol. 2, 15.25, over the long-mode tables of 5.3. The host has `EFER.NXE` on.
 
 use super::{ADDRESS, ADDRESS_TOO_HIGH, Link, Permissions, Step, Walk};
+use super::{AccessFlags, AfterFault, Regime, TwoSizes};
 use vellum_pte::Pfn;
 
 const PRESENT: u64 = 1 << 0;
@@ -17,13 +18,25 @@ pub struct NptWalker;
 impl Walk for NptWalker {
     // APM vol. 2, 5.4.1: bit 5 of any entry used, bit 6 of the one that maps the page.
     const ACCESSED: u64 = 1 << 5;
+    const TABLE_ACCESSED: u64 = 1 << 5;
     const DIRTY: u64 = 1 << 6;
     // APM vol. 2, 5.6 and 5.5: a page is writable only if every level says so, and an entry of a
     // page-walk cache stands for the walk that filled it, its protection included.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
 
+    // APM vol. 2, 5.5: a page fault invalidates what would translate the address.
+    const AFTER_FAULT: AfterFault = AfterFault::Nothing;
+    // APM vol. 2, 5.5 names no such case.
+    const TWO_SIZES: TwoSizes = TwoSizes::EitherServes;
+
+    /// Four levels translate 48 bits. A and D cannot be turned off.
+    fn accept(regime: Regime) -> Option<Regime> {
+        let told = regime.level == 4 && regime.flags == AccessFlags::ByHardware;
+        told.then_some(Regime { address_bits: 48, ..regime })
+    }
+
     #[inline]
-    fn read(raw: u64, level: u8) -> Step {
+    fn read(raw: u64, level: u8, _: AccessFlags) -> Step {
         if raw & PRESENT == 0 {
             return Step::NotPresent;
         }
