@@ -36,8 +36,14 @@ pub enum Break {
     SplitLifts,
     /// A split on hardware that asks for break-before-make is made at once.
     SkipBreak,
+    /// A huge leaf comes back as it was found to be possible, and storable, whatever happened since.
+    RecoverBlindly,
     /// A fault installs what it resolved although the memory behind it was changed meanwhile.
     TrustBacking,
+    /// An invalidation that ends lets faults map what others keep away.
+    EndForAll,
+    /// A split puts its table in place although the place was cleared meanwhile.
+    ThawBlindly,
     /// A clear that empties a word takes it out of the summary and does not look again.
     LowerBlindly,
     /// A clear takes more out of the log than it was asked for.

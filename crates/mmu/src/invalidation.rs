@@ -85,7 +85,8 @@ impl Invalidations {
         let mut union = self.union.lock(embedder);
         // Release: the embedder's change lies before. The number first: see `freshness`.
         self.ended.fetch_add(1, Ordering::AcqRel);
-        if self.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let last = self.active.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last || self.breaks.has(Break::EndForAll) {
             *union = None;
         }
     }

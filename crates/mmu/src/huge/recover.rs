@@ -2,6 +2,7 @@
 
 use super::{AT_A_TIME, rest};
 use crate::batch::Batch;
+use crate::breaks::Break;
 use crate::embedder::{BackingWrite, Embedder};
 use crate::invalidation::{Freshness, Sequence};
 use crate::mmu::{Mmu, State};
@@ -126,6 +127,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         buried: Buried,
         seen: Sequence,
     ) -> Option<Write> {
+        if self.breaks.has(Break::RecoverBlindly) {
+            return Some(Write::Storable);
+        }
         let Recoverable { first, level, .. } = buried.place();
         let range = GfnRange::new(first, Table::<F>::pages_at(level))?;
         let slot = state.slots.find(space, first)?;
