@@ -6,6 +6,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Arc, Mutex, MutexGuard};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{LockResult, PoisonError};
 use vellum_mmu::*;
@@ -82,7 +83,7 @@ pub struct Hardware<F> {
     memory: Vec<AtomicU64>,
     /// How far behind its first place a page's memory is.
     moved: Option<AtomicU64>,
-    leaves: Level,
+    leaves: std::sync::Mutex<Level>,
     accessed: AccessedBits,
     also: std::sync::Mutex<Option<std::sync::Arc<dyn Fn() + Send + Sync>>>,
     format: PhantomData<F>,
@@ -100,7 +101,7 @@ impl<F: Format> Hardware<F> {
             tlbs: std::array::from_fn(|_| Mutex::new(Tlb::default())),
             memory: (0..memory).map(|_| AtomicU64::new(0)).collect(),
             moved,
-            leaves,
+            leaves: std::sync::Mutex::new(leaves),
             accessed,
             also: std::sync::Mutex::default(),
             format: PhantomData,
@@ -138,26 +139,29 @@ impl<F: Format> Hardware<F> {
         self.memory[self.host(page)].load(Ordering::Acquire)
     }
 
-    /// What was written where a page's memory was at first.
-    pub fn read_first_place(&self, page: usize) -> u64 {
-        self.memory[page].load(Ordering::Acquire)
+    /// What is at a place of the machine's memory, whoever has it.
+    pub fn read_at(&self, place: usize) -> u64 {
+        self.memory[place].load(Ordering::Acquire)
+    }
+
+    /// The largest leaf that its memory allows from now on.
+    pub fn allow_leaves(&self, largest: Level) {
+        *unpoisoned(self.leaves.lock()) = largest;
     }
 
     fn write(&self, page: usize, value: u64) {
         self.memory[self.host(page)].store(value, Ordering::Release);
     }
 
-    /// Moves every page to other memory, as whoever migrates pages does. Returns what is left where
-    /// a page was.
-    pub fn change_backing(&self, page: usize) -> u64 {
-        let pages = self.memory.len() / 2;
-        for page in 0..pages {
-            let value = self.memory[page].load(Ordering::Acquire);
-            self.memory[page + pages].store(value, Ordering::Release);
+    /// Moves some pages to other memory, as whoever migrates pages does, and with them all that
+    /// were never written.
+    pub fn change_backing(&self, pages: Range<usize>) {
+        let all = self.memory.len() / 2;
+        for page in pages {
+            self.memory[page + all].store(self.read_at(page), Ordering::Release);
         }
         let moved = self.moved.as_ref().expect("a machine whose backing changes");
-        moved.store(pages as u64, Ordering::Relaxed);
-        self.read_first_place(page)
+        moved.store(all as u64, Ordering::Relaxed);
     }
 
     /// Has something done in every shoot-down from now on.
@@ -340,7 +344,11 @@ impl<F: Format> Embedder for Embed<F> {
 
     fn resolve(&self, page: GuestPage) -> Option<Backing> {
         let frame = Pfn::new(self.0.host(host_page(page)) as u64);
-        Some(Backing { frame, write: BackingWrite::Allowed, largest: self.0.leaves })
+        Some(Backing {
+            frame,
+            write: BackingWrite::Allowed,
+            largest: *unpoisoned(self.0.leaves.lock()),
+        })
     }
 
     fn write(&self, page: GuestPage, _: u64, bytes: &[u8]) -> Result<(), NoBacking> {

@@ -8,14 +8,18 @@
 
 mod hardware;
 mod harvest;
+mod invalidation;
 mod parking;
 mod protect_all;
 mod reclaim;
+mod recover;
 mod split;
 mod tiny;
 mod tlb;
 mod world;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use vellum_mmu::Break;
 
 /// How a scenario is to run.
@@ -81,5 +85,11 @@ fn model(preemptions: usize, scenario: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = 10_000;
-    builder.check(scenario);
+    let executions = Arc::new(AtomicUsize::new(0));
+    let counted = executions.clone();
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        scenario();
+    });
+    println!("{} executions", executions.load(Ordering::Relaxed));
 }

@@ -188,6 +188,27 @@ impl<F: Format> World<F> {
         self.hardware.is_huge(self.registers, page)
     }
 
+    /// Moves the guest to other memory, as far as it was written: so many pages from one on. Returns
+    /// what is left where the first one was.
+    pub fn give_away(&self, first: usize, pages: usize) -> u64 {
+        let invalidation = self.invalidate(first, pages);
+        let left = self.hardware.read_at(first);
+        self.hardware.change_backing(first..first + pages);
+        drop(invalidation);
+        left
+    }
+
+    /// An invalidation of a page that changes nothing.
+    pub fn touch_backing(&self, page: usize) {
+        drop(self.invalidate(page, 1));
+    }
+
+    fn invalidate(&self, first: usize, pages: usize) -> Invalidation<'_, F, Embed<F>> {
+        let (space, gpa) = self.address(first);
+        let range = GfnRange::new(gpa.gfn(), pages as u64).expect("in range");
+        self.mmu.invalidate(space, range)
+    }
+
     /// Harvests in one of the two ways; on return pages may be read.
     pub fn harvest(&self, protect: Protect) -> Vec<usize> {
         let mut set = PageSet::new(&self.layout);
