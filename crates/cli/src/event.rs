@@ -57,11 +57,6 @@ pub(crate) enum Event {
         /// Why.
         reason: String,
     },
-    /// The guest runs here, and a source that does not know it will not be told.
-    NoAnswers {
-        /// Why.
-        reason: String,
-    },
     /// The guest has run so far here.
     Progress {
         /// Instructions retired on each virtual CPU since it arrived.

@@ -25,12 +25,13 @@ pub(crate) fn run(args: &Receive) -> Result<End, Failure> {
         end_with_standard_input(&args.listen);
     }
     show.say(&Event::Listening { address: receiver.address().to_string() });
-    let end = serve(args, &interrupt, &show, receiver);
+    let end = serve(args, &interrupt, &show, &receiver);
     show.end();
     Ok(end)
 }
 
-fn serve(args: &Receive, interrupt: &Interrupt, show: &Arc<Show>, receiver: Receiver) -> End {
+/// The receiver stays: a source that lost our acknowledgement asks as long as the guest runs here.
+fn serve(args: &Receive, interrupt: &Interrupt, show: &Arc<Show>, receiver: &Receiver) -> End {
     let limits = Limits { cancel: interrupt.cancel(), patience: args.patience };
     let mut place = Place { show: Arc::clone(show) };
     let refuse = |reason: String| show.say(&Event::Refused { reason });
@@ -38,11 +39,6 @@ fn serve(args: &Receive, interrupt: &Interrupt, show: &Arc<Show>, receiver: Rece
         .receive(&mut place, &limits, &mut |_| {}, &mut |failure| refuse(failure.to_string()));
     match received {
         Ok(received) => {
-            // A source that lost our acknowledgement asks as long as the guest runs here.
-            let answers = receiver.keep_answering();
-            if let Err(error) = &answers {
-                show.say(&Event::NoAnswers { reason: error.to_string() });
-            }
             let (how, reason) = run_on(&received.guest, args.passes, interrupt, show);
             show.say(&received.guest.progress());
             show.say(&Event::Ended { how, reason });

@@ -165,9 +165,6 @@ fn sentence(event: &Event) -> Option<String> {
              not run there: vellum migrate --resume {}",
             std::process::id()
         ),
-        Event::NoAnswers { reason } => {
-            format!("a source that asks after the guest gets no answer: {reason}")
-        }
         Event::Progress { retired, passes } => progress(retired, passes),
         Event::Console { text } => harmless(text.trim_end()),
         Event::Ended { reason, .. } => reason.clone(),

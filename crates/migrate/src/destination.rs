@@ -22,8 +22,7 @@ use attend::{Asked, Desk, Greeting};
 use decisions::Decisions;
 use incoming::Incoming;
 use std::io;
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What a destination puts up with.
@@ -43,20 +42,17 @@ impl Default for Limits {
 }
 
 /// Listens for guests.
+///
+/// Once a guest has arrived it goes on answering sources that ask what became of theirs, in a thread
+/// of its own: one that lost the acknowledgement must be able to ask. Keep it as long as the guest
+/// runs.
 #[derive(Debug)]
 pub struct Receiver {
-    listener: Listener,
+    listener: Arc<Listener>,
     address: Address,
     desk: Desk,
-}
-
-/// Cancels when it is dropped.
-struct Ending<'c>(&'c Cancel);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
+    /// Attends to whoever connects between an arrival and the next call.
+    attendant: Mutex<Option<Answerer>>,
 }
 
 /// What one connection was about.
@@ -100,7 +96,8 @@ impl Receiver {
         let real = listener.address().map_err(failed)?;
         let instance = InstanceId::random().map_err(failed)?;
         let desk = Desk { instance, decisions: Arc::new(Decisions::default()) };
-        Ok(Self { listener, address: real, desk })
+        let (listener, attendant) = (Arc::new(listener), Mutex::new(None));
+        Ok(Self { listener, address: real, desk, attendant })
     }
 
     /// Where it listens, with the port that the system chose if it was asked to.
@@ -142,6 +139,8 @@ impl Receiver {
         limits: &Limits,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Served<D::Guest>, Failure> {
+        // From here on we attend ourselves.
+        drop(self.attendant().take());
         let accepted = self.listener.accept(&limits.cancel).map_err(Cause::Io);
         let stream = accepted
             .and_then(|stream| stream.ok_or(Cause::Cancelled))
@@ -155,34 +154,38 @@ impl Receiver {
         }
     }
 
-    /// Goes on answering questions in a thread of its own, for as long as what it returns lives: a
-    /// source that lost the acknowledgement must be able to ask.
+    /// Takes no guest any more, but answers sources that ask what became of theirs, for as long as
+    /// what it returns lives.
     ///
     /// # Errors
-    /// The system gives no thread. The guest runs all the same; a source that does not know it is
-    /// left with a person's word.
+    /// The system gives no thread. After an arrival there is one.
     pub fn keep_answering(self) -> io::Result<Answerer> {
-        Answerer::new(self.listener, self.desk)
+        let attendant = self.attendant().take();
+        attendant.map_or_else(|| Answerer::new(self.listener, self.desk), Ok)
     }
 
-    /// Receives a guest while another thread attends to whoever else connects.
+    /// Receives a guest while another thread attends to whoever else connects. The thread is there
+    /// before the guest is taken: afterwards it might not be had any more.
     fn take_in<D: Destination>(
         &self,
         greeting: Greeting,
         destination: &mut D,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Received<D::Guest>, Failure> {
-        let done = Cancel::new();
-        thread::scope(|scope| {
-            let attend = || self.desk.attend(&self.listener, &done);
-            let attending = thread::Builder::new().spawn_scoped(scope, attend);
-            // However this ends, a panic included: the scope waits for the thread.
-            let _ending = Ending(&done);
-            match attending {
-                Ok(_) => Incoming::prepare(greeting, destination, &self.desk)?.receive(watch),
-                Err(error) => Err(greeting.decline(reason(&Cause::Thread(error)))),
+        match Answerer::new(Arc::clone(&self.listener), self.desk.clone()) {
+            Ok(attendant) => {
+                let incoming = Incoming::prepare(greeting, destination, &self.desk)?;
+                let received = incoming.receive(watch)?;
+                *self.attendant() = Some(attendant);
+                Ok(received)
             }
-        })
+            Err(error) => Err(greeting.decline(reason(&Cause::Thread(error)))),
+        }
+    }
+
+    /// Whole between any two of its own operations, panics elsewhere or not.
+    fn attendant(&self) -> MutexGuard<'_, Option<Answerer>> {
+        self.attendant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether no further connection is to be taken.

@@ -2,6 +2,7 @@
 //! the pages: each side hashes its own bytes, a chunk at a time.
 
 use crate::failure::Cause;
+use crate::room;
 use std::fmt;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,7 +95,8 @@ pub(crate) fn hash_chunks<M: GuestMemory + Sync>(
     let work = || claim_chunks(memory, region, &next, end);
     let mut found = thread::scope(|scope| {
         // With fewer threads than asked for it takes longer.
-        let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let begin = |()| thread::Builder::new().spawn_scoped(scope, work);
+        let spawn = |_| room::for_a_thread().and_then(begin).ok();
         let others: Vec<_> = (1..threads(count)).map_while(spawn).collect();
         let mine = work();
         others.into_iter().map(join).chain([mine]).collect::<Result<Vec<_>, _>>()
@@ -121,9 +123,7 @@ fn claim_chunks<M: GuestMemory>(
     next: &AtomicU64,
     end: u64,
 ) -> Result<Vec<(u64, Hash)>, Cause> {
-    let mut bite = Vec::new();
-    bite.try_reserve_exact(BITE)?;
-    bite.resize(BITE, 0);
+    let mut bite = room::zeros(BITE)?;
     let mut found = Vec::new();
     loop {
         // Relaxed: the counter only deals out numbers; joining the thread publishes the hashes.

@@ -54,6 +54,7 @@ mod identity;
 mod link;
 mod progress;
 mod report;
+mod room;
 mod source;
 mod wire;
 mod zero;

@@ -8,6 +8,7 @@ use crate::failure::{Cause, Failure};
 use crate::identity::{InstanceId, MigrationId};
 use crate::link::{Link, reason};
 use crate::progress::Phase;
+use crate::room;
 use crate::wire::{Answer, Message, Query, Refusal, RefusalKind};
 use std::io;
 use std::sync::Arc;
@@ -125,7 +126,8 @@ pub struct Answerer {
 }
 
 impl Answerer {
-    pub(super) fn new(listener: Listener, desk: Desk) -> io::Result<Self> {
+    pub(super) fn new(listener: Arc<Listener>, desk: Desk) -> io::Result<Self> {
+        room::for_a_thread()?;
         let done = Cancel::new();
         let theirs = done.clone();
         let thread = thread::Builder::new().spawn(move || desk.attend(&listener, &theirs))?;

@@ -2,6 +2,7 @@
 
 use crate::failure::Cause;
 use crate::link::Link;
+use crate::room;
 use crate::wire::{MOST_PAGES, MOST_RUNS, Message, PAGE, Run, Zero};
 use crate::zero::is_zero;
 use std::borrow::Cow;
@@ -29,9 +30,7 @@ pub(super) struct Counts {
 
 impl Batch {
     pub(super) fn try_new() -> Result<Self, TryReserveError> {
-        let mut data = Vec::new();
-        data.try_reserve_exact(MOST_PAGES * PAGE)?;
-        data.resize(MOST_PAGES * PAGE, 0);
+        let data = room::zeros(MOST_PAGES * PAGE)?;
         let (full, zero) = (Vec::new(), Vec::new());
         Ok(Self { region: 0, data, used: 0, full, zero, counts: Counts::default() })
     }
