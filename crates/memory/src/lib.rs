@@ -1,6 +1,6 @@
 //! What a consumer of dirty tracking needs, and all that it needs: where the guest's memory is
 //! ([`Layout`]), which pages changed ([`DirtySource`], [`PageSet`]), and, with the feature
-//! `vm-memory`, the bytes themselves ([`guest`]).
+//! `vm-memory`, the bytes themselves (`guest`).
 //!
 //! Live migration, snapshots and comparison are written against this crate alone, so they run over
 //! every backend. To bring a backend of your own, implement [`DirtySource`];

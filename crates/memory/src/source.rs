@@ -42,7 +42,8 @@ pub trait DirtySource {
     /// Stops logging and frees what it needed. Stopping twice is the same as once.
     ///
     /// # Errors
-    /// Logging goes on.
+    /// Logging goes on, though perhaps not of everything: D1 does not hold until the next `start`.
+    /// Stop again.
     fn stop(&mut self) -> Result<(), Self::Error>;
 
     /// Adds to `round` the pages that are dirty.

@@ -328,6 +328,7 @@ fn a_view_keeps_the_memory_it_shows() {
     let mapping = Arc::downgrade(&memory.find_region(AT).expect("in memory").get_mmap());
     let view = logged_view(&memory, AddressSpace::NORMAL, &marker).expect("a view");
     drop(memory);
+    assert!(mapping.upgrade().is_some(), "kept, so what follows may touch it");
     let clone = view.clone();
     drop(view);
     clone.write_obj(7u64, AT).expect("in memory");

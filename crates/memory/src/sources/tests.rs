@@ -397,6 +397,21 @@ fn a_union_of_one_has_its_name_and_a_union_of_unions_works() {
     assert_eq!(error.to_string(), says);
 }
 
+#[test]
+fn a_union_goes_to_another_thread() {
+    fn sendable<T: Send>(sent: T) -> T {
+        sent
+    }
+    let (union, hands) = three_started(&crooked());
+    let mut union = std::thread::spawn(move || sendable(union)).join().expect("no panic");
+    hands[2].write(0, 0);
+    assert_eq!(round(&mut union).expect("nothing fails"), [(0, 0)]);
+    assert_eq!(
+        std::format!("{union:?}"),
+        "Sources { methods: [\"first\", \"second\", \"third\"], state: On }"
+    );
+}
+
 /// A lent source is the source: each call arrives, `protect` with its default too.
 #[test]
 fn a_lent_source_gets_every_call() {
