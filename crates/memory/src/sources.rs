@@ -47,8 +47,8 @@ use vellum_pte::GfnRange;
 ///   union is off, and those that failed still log: `stop` again, or `start` and go on with them.
 /// - A call that needs it on while it is off is [`Misuse::Off`]: half a union would lose writes.
 ///
-/// There is at least one source, so there is no union that logs nothing. Dropping it stops nothing,
-/// as with its sources.
+/// There is at least one source, so there is no union that logs nothing. Dropping it drops the
+/// sources, and stops none of them that does not stop by that.
 pub struct Sources<'s> {
     layout: Layout,
     members: Vec<Member<'s>>,
