@@ -32,7 +32,7 @@ pub enum Break {
     TrustWord,
     /// A read that links a parked table again does not settle it first.
     ReadLifts,
-    /// A split makes storable leaves of a storable one.
+    /// A split makes storable leaves.
     SplitLifts,
     /// A split on hardware that asks for break-before-make is made at once.
     SkipBreak,
@@ -46,6 +46,10 @@ pub enum Break {
     ThawBlindly,
     /// A clear that empties a word takes it out of the summary and does not look again.
     LowerBlindly,
+    /// A clear takes a word out of the summary while somebody goes by that.
+    LowerUnderScan,
+    /// A clear that empties the last word below a top bit takes that out too.
+    LowerTop,
     /// A clear takes more out of the log than it was asked for.
     ClearMore,
 }

@@ -12,7 +12,7 @@
 use crate::allocate::{OutOfMemory, try_box, try_slice};
 use crate::breaks::{Break, Breaks};
 use crate::once_box::OnceBox;
-use crate::sync::{AtomicU64, Ordering, fence_after_rmw};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence_after_rmw};
 use alloc::boxed::Box;
 use core::ops::Range;
 
@@ -44,6 +44,10 @@ pub(crate) struct DirtySet {
     whole: Box<[AtomicU64]>,
     summary: Box<[AtomicU64]>,
     top: Box<[AtomicU64]>,
+    /// How many are going by the summary.
+    scans: AtomicUsize,
+    /// How many are taking a bit out of it.
+    lowering: AtomicUsize,
     breaks: Breaks,
 }
 
@@ -57,6 +61,8 @@ impl DirtySet {
             whole: level(words)?,
             summary: level(words)?,
             top: level(words.div_ceil(64))?,
+            scans: AtomicUsize::new(0),
+            lowering: AtomicUsize::new(0),
             breaks,
         })
     }
@@ -111,6 +117,10 @@ impl DirtySet {
 
     /// Takes all marks out. `taken` gets a word's index and mask, in no particular order of time.
     pub(crate) fn take(&self, mut taken: impl FnMut(usize, u64)) {
+        let scan = self.scan();
+        if scan.finds == Finds::EveryWord {
+            return self.marked_words().for_each(|word| self.take_one(word, &mut taken));
+        }
         for (high, top) in self.top.iter().enumerate() {
             for middle in take_bits(top) {
                 self.take_summary(high * 64 + middle, &mut taken);
@@ -120,11 +130,14 @@ impl DirtySet {
 
     fn take_summary(&self, middle: usize, taken: &mut impl FnMut(usize, u64)) {
         for low in take_bits(&self.summary[middle]) {
-            let word = middle * 64 + low;
-            let mask = self.take_word(word) & self.valid(word);
-            if mask != 0 {
-                taken(word, mask);
-            }
+            self.take_one(middle * 64 + low, taken);
+        }
+    }
+
+    fn take_one(&self, word: usize, taken: &mut impl FnMut(usize, u64)) {
+        let mask = self.take_word(word) & self.valid(word);
+        if mask != 0 {
+            taken(word, mask);
         }
     }
 
@@ -151,16 +164,41 @@ impl DirtySet {
         before & mask
     }
 
-    /// Makes a word that was emptied cost nothing to the next who reads. Each bit is taken out
-    /// first, and what it stands for looked at again after a full barrier: a mark that came meanwhile
-    /// either sees its bit gone and sets it, or is seen here.
+    /// Makes a word that was emptied cost nothing to the next who looks, unless somebody is looking:
+    /// while a word's summary bit is out, a mark that was made before is not found by it. **One of
+    /// the two sees the other**: who finds somebody lowering looks at every word.
     fn lower(&self, word: usize) {
-        let (summary, top) = (&self.summary[word / 64], &self.top[word / 64 / 64]);
-        summary.fetch_and(!bit(word), Ordering::AcqRel);
+        self.lowering.fetch_add(1, Ordering::AcqRel);
+        fence_after_rmw();
+        // Acquire: pairs with the release at a scan's end; it looked before.
+        let scans = self.scans.load(Ordering::Acquire);
+        if scans == 0 || self.breaks.has(Break::LowerUnderScan) {
+            self.lower_alone(word);
+        }
+        // Release: whoever finds nobody lowering finds the bit set again.
+        self.lowering.fetch_sub(1, Ordering::Release);
+    }
+
+    /// The bit is taken out first, and the word looked at again after a full barrier: a mark that
+    /// came meanwhile either sees its bit gone and sets it, or is seen here.
+    ///
+    /// The top stays as it is. A mark that finds its summary bit set by another trusts the top bit
+    /// above, and the other may not have looked at that since it was taken out.
+    fn lower_alone(&self, word: usize) {
+        self.summary[word / 64].fetch_and(!bit(word), Ordering::AcqRel);
         fence_after_rmw();
         if self.read_word(word) != 0 && !self.breaks.has(Break::LowerBlindly) {
             return self.raise(word);
         }
+        if self.breaks.has(Break::LowerTop) {
+            self.lower_top(word);
+        }
+    }
+
+    /// The deliberate bug [`Break::LowerTop`].
+    #[cold]
+    fn lower_top(&self, word: usize) {
+        let (summary, top) = (&self.summary[word / 64], &self.top[word / 64 / 64]);
         if summary.load(Ordering::Acquire) == 0 {
             top.fetch_and(!bit(word / 64), Ordering::AcqRel);
             fence_after_rmw();
@@ -170,18 +208,38 @@ impl DirtySet {
         }
     }
 
+    fn scan(&self) -> Scan<'_> {
+        self.scans.fetch_add(1, Ordering::AcqRel);
+        fence_after_rmw();
+        // Acquire: pairs with the release in `lower`.
+        let lowering = self.lowering.load(Ordering::Acquire);
+        let finds = if lowering == 0 { Finds::BySummary } else { Finds::EveryWord };
+        Scan { set: self, finds }
+    }
+
+    /// The words that have a mark, whatever the summary says.
+    fn marked_words(&self) -> impl Iterator<Item = usize> {
+        (0..self.words()).filter(|word| self.read_word(*word) != 0)
+    }
+
     /// Tells the marks, and leaves them.
     pub(crate) fn read(&self, mut seen: impl FnMut(usize, u64)) {
+        let scan = self.scan();
+        if scan.finds == Finds::EveryWord {
+            return self.marked_words().for_each(|word| self.read_one(word, &mut seen));
+        }
         for (high, top) in self.top.iter().enumerate() {
             for middle in bits(top.load(Ordering::Acquire)).map(|bit| high * 64 + bit) {
                 let summary = self.summary[middle].load(Ordering::Acquire);
-                for word in bits(summary).map(|bit| middle * 64 + bit) {
-                    let mask = self.read_word(word) & self.valid(word);
-                    if mask != 0 {
-                        seen(word, mask);
-                    }
-                }
+                bits(summary).for_each(|bit| self.read_one(middle * 64 + bit, &mut seen));
             }
+        }
+    }
+
+    fn read_one(&self, word: usize, seen: &mut impl FnMut(usize, u64)) {
+        let mask = self.read_word(word) & self.valid(word);
+        if mask != 0 {
+            seen(word, mask);
         }
     }
 
@@ -235,6 +293,28 @@ impl DirtySet {
     /// How many pages it is about.
     pub(crate) const fn pages(&self) -> u64 {
         self.pages
+    }
+}
+
+/// How a scan finds the words that have marks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Finds {
+    /// From the top down.
+    BySummary,
+    /// By looking at each: somebody is lowering one.
+    EveryWord,
+}
+
+/// Somebody who looks for marks.
+struct Scan<'a> {
+    set: &'a DirtySet,
+    finds: Finds,
+}
+
+impl Drop for Scan<'_> {
+    fn drop(&mut self) {
+        // Release: what was looked at lies before.
+        self.set.scans.fetch_sub(1, Ordering::Release);
     }
 }
 
