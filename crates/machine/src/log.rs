@@ -56,17 +56,30 @@ impl<'b, F: WalkedFormat> BoardLog<'b, F> {
         regions.try_for_each(|(slot, pages)| self.board.mmu().read_dirty(slot, pages))
     }
 
-    /// Takes the pages of some words of a slot out of its log, protected.
-    fn clear(&self, pages: &mut RegionSet, words: Range<u64>) -> Result<(), ClearError> {
-        let Region { slot, range, .. } = pages.region();
+    /// Takes pages of a slot out of its log, protected.
+    fn clear(&self, set: &mut RegionSet, pages: Range<u64>) -> Result<(), ClearError> {
+        let Region { slot, range, .. } = set.region();
+        let words = pages.start / 64..pages.end.div_ceil(64);
         for first in words.clone().step_by(STRETCH) {
             let end = (first + STRETCH as u64).min(words.end) * 64;
-            let pages_here = end.min(range.pages()) - first * 64;
-            let here = ClearRange { first: first * 64, pages: pages_here };
-            self.board.mmu().clear_dirty(slot, here, &[u64::MAX; STRETCH], pages)?;
+            let count = end.min(range.pages()) - first * 64;
+            let here = ClearRange { first: first * 64, pages: count };
+            self.board.mmu().clear_dirty(slot, here, &masks(&pages, first), set)?;
         }
         Ok(())
     }
+}
+
+/// Which of the pages that the words from `first` on stand for are in `pages`. The others of a word
+/// are left in the log: a consumer that has copied them would not look there again.
+fn masks(pages: &Range<u64>, first: u64) -> [u64; STRETCH] {
+    let below = |end: u64, word: u64| match end.saturating_sub(word * 64) {
+        bits @ 0..64 => (1 << bits) - 1,
+        _ => u64::MAX,
+    };
+    let mut words = first..;
+    [(); STRETCH]
+        .map(|()| words.next().map_or(0, |word| below(pages.end, word) & !below(pages.start, word)))
 }
 
 impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
@@ -119,7 +132,6 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
         Ok(())
     }
 
-    /// Whole words of the log at a time: the range's neighbours in its first and last come along.
     fn protect(
         &mut self,
         region: usize,
@@ -132,8 +144,7 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
         let pages = &mut round.regions_mut()[region];
         let Some(here) = pages.region().range.intersection(range) else { return Ok(()) };
         let first = here.first().get() - pages.region().range.first().get();
-        let words = first / 64..(first + here.pages()).div_ceil(64);
-        let cleared = self.clear(pages, words);
+        let cleared = self.clear(pages, first..first + here.pages());
         if cleared.is_err() {
             self.owe(round);
         }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex};
+use vellum_machine::board::PageSize;
 use vellum_machine::bus::{Bus, BusError, Width};
 use vellum_machine::elf::Image;
 use vellum_machine::guests::Builtin;
@@ -13,9 +14,9 @@ use vellum_machine::machine::{
 };
 use vellum_machine::sbi::ShutdownReason;
 use vellum_machine::vcpu::{Exit, Reg};
-use vellum_machine::walker::WalkedFormat;
+use vellum_machine::walker::{AccessFlags, WalkedFormat};
 use vellum_memory::guest::{PAGE_BYTES, read_page, write_page};
-use vellum_pte::{Ept, Gpa, Npt};
+use vellum_pte::{Ept, Gpa, Npt, Stage2};
 
 const BASE: u64 = 0x8000_0000;
 const MEMORY: u64 = 16 << 20;
@@ -73,14 +74,20 @@ fn copy_memory<F: WalkedFormat>(from: &Machine<F>, to: &Machine<F>) {
     }
 }
 
-#[test]
-fn a_machine_begins_paused_and_runs_when_told() {
-    let machine = machine::<Ept>(&builtin(Builtin::Selfcheck), 2);
+fn begins_paused<F: WalkedFormat>() {
+    let machine = machine::<F>(&builtin(Builtin::Selfcheck), 2);
     assert_eq!(machine.status(), Status::Paused);
     assert_eq!(total(machine.instructions()), 0);
     machine.resume();
     wait_for_passes(&machine, 1);
     assert!(total(machine.instructions()) > 0);
+}
+
+#[test]
+fn a_machine_begins_paused_and_runs_when_told() {
+    begins_paused::<Ept>();
+    begins_paused::<Npt>();
+    begins_paused::<Stage2>();
 }
 
 #[test]
@@ -122,9 +129,29 @@ fn moves_and_runs_on<F: WalkedFormat>() {
 fn a_saved_machine_runs_on_elsewhere_and_finds_its_memory_right() {
     moves_and_runs_on::<Ept>();
     moves_and_runs_on::<Npt>();
+    moves_and_runs_on::<Stage2>();
 }
 
-/// The check above can fail.
+fn runs_with<F: WalkedFormat>(pages: PageSize, flags: AccessFlags) {
+    let config = MachineConfig { pages, flags, ..MachineConfig::new(MEMORY, 2) };
+    let machine = Machine::<F>::new(&config, &builtin(Builtin::Selfcheck), mute());
+    let machine = machine.expect("the host can");
+    machine.resume();
+    wait_for_passes(&machine, 2);
+}
+
+#[test]
+fn guests_run_on_every_size_of_page_with_and_without_flags_by_hardware() {
+    for pages in [PageSize::Small, PageSize::Huge2M, PageSize::Huge1G] {
+        runs_with::<Npt>(pages, AccessFlags::ByHardware);
+        for flags in [AccessFlags::ByHardware, AccessFlags::BySoftware] {
+            runs_with::<Ept>(pages, flags);
+            runs_with::<Stage2>(pages, flags);
+        }
+    }
+}
+
+/// The checks above can fail.
 #[test]
 fn a_guest_whose_page_was_changed_notices() {
     let machine = machine::<Ept>(&builtin(Builtin::Selfcheck), 1);

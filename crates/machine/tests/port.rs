@@ -1,17 +1,18 @@
 //! Ports, walkers, shoot-down and the library together: does the log hold every write?
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use vellum_machine::board::{Board, BoardConfig};
+mod storm;
+
+use storm::{BASE, at};
+use vellum_machine::board::{Board, BoardConfig, PageSize};
 use vellum_machine::bus::{Bus, BusError, Width};
+use vellum_machine::error::BoardError;
 use vellum_machine::log::{BoardLog, Track};
-use vellum_machine::port::{Port, ShootDown};
+use vellum_machine::port::ShootDown;
 use vellum_machine::walker::WalkedFormat;
-use vellum_memory::guest::{Bytes, GuestAddress, PAGE_BYTES, read_page, write_page};
+use vellum_memory::guest::{Bytes, GuestAddress};
 use vellum_memory::{DirtySource, PageSet, Region};
 use vellum_mmu::SlotSpec;
-use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, PAGE_SIZE, SlotId};
-
-const BASE: u64 = 0x8000_0000;
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, PAGE_SIZE, SlotId, Stage2};
 
 fn config(bytes: u64, shoot_down: ShootDown) -> BoardConfig {
     let config = BoardConfig::with_memory(bytes).expect("in range");
@@ -20,10 +21,6 @@ fn config(bytes: u64, shoot_down: ShootDown) -> BoardConfig {
 
 fn board<F: WalkedFormat>(pages: u64) -> Board<F> {
     Board::new(&config(pages * PAGE_SIZE, ShootDown::best())).expect("the host has memory")
-}
-
-fn at(page: u64, offset: u64) -> Gpa {
-    Gpa::new(BASE + page * PAGE_SIZE + offset)
 }
 
 fn pages_of(round: &PageSet) -> Vec<u64> {
@@ -75,7 +72,7 @@ fn nothing_beyond_the_tables_answers<F: WalkedFormat>() {
     let board = board::<F>(4);
     let mut port = board.port().expect("memory");
     port.store(at(0, 0), Width::Byte, 1).expect("RAM");
-    for bit in 48..64 {
+    for bit in board.regime().address_bits..64 {
         let alias = Gpa::new(at(0, 0).get() | 1 << bit);
         assert_eq!(port.load(alias, Width::Byte), Err(BusError::Unmapped(alias)));
         assert_eq!(port.store(alias, Width::Byte, 2), Err(BusError::Unmapped(alias)));
@@ -87,6 +84,7 @@ fn nothing_beyond_the_tables_answers<F: WalkedFormat>() {
 fn an_address_beyond_the_tables_is_no_alias_of_one_below() {
     nothing_beyond_the_tables_answers::<Ept>();
     nothing_beyond_the_tables_answers::<Npt>();
+    nothing_beyond_the_tables_answers::<Stage2>();
 }
 
 #[test]
@@ -107,10 +105,8 @@ fn a_fetch_is_the_page_and_sees_later_stores() {
     assert_eq!((words[0], words[1023]), (0, 0xdead_beef));
 }
 
-#[test]
-fn out_of_frames_is_said_and_survived() {
-    let config = config(64 * PAGE_SIZE, ShootDown::best());
-    let board = Board::<Ept>::new(&config).expect("the host has memory");
+fn out_of_frames_is_survived<F: WalkedFormat>() {
+    let board = board::<F>(64);
     let mut port = board.port().expect("memory");
     board.embedder().frames().set_limit(Some(board.embedder().frames().live()));
     let refused = port.store(at(0, 0), Width::Double, 7);
@@ -120,8 +116,14 @@ fn out_of_frames_is_said_and_survived() {
 }
 
 #[test]
-fn a_deleted_slot_gives_its_frames_back() {
-    let board = board::<Ept>(1 << 12);
+fn out_of_frames_is_said_and_survived() {
+    out_of_frames_is_survived::<Ept>();
+    out_of_frames_is_survived::<Npt>();
+    out_of_frames_is_survived::<Stage2>();
+}
+
+fn a_slot_comes_and_goes<F: WalkedFormat>() {
+    let board = board::<F>(1 << 12);
     let frames = board.embedder().frames();
     let mut port = board.port().expect("memory");
     port.store(at(5, 0), Width::Byte, 1).expect("RAM");
@@ -138,6 +140,13 @@ fn a_deleted_slot_gives_its_frames_back() {
         assert_eq!(frames.live(), gone);
     }
     assert!(frames.quarantined() < 100, "no walk is under way: frames are used again");
+}
+
+#[test]
+fn a_deleted_slot_gives_its_frames_back() {
+    a_slot_comes_and_goes::<Ept>();
+    a_slot_comes_and_goes::<Npt>();
+    a_slot_comes_and_goes::<Stage2>();
 }
 
 fn rounds_name_what_was_written<F: WalkedFormat>(track: Track) {
@@ -170,106 +179,60 @@ fn rounds_name_exactly_what_was_written() {
     for track in [Track::PerPage, Track::ProtectAll] {
         rounds_name_what_was_written::<Ept>(track);
         rounds_name_what_was_written::<Npt>(track);
+        rounds_name_what_was_written::<Stage2>(track);
     }
 }
 
-const STORM_PAGES: u64 = 600;
-const WRITERS: usize = 3;
-
-/// Stores counted values at pages that a xorshift picks, its own word in each.
-fn storm<F: WalkedFormat>(
-    mut port: Port<'_, F>,
-    writer: u64,
-    over: &AtomicBool,
-    stores: &AtomicU64,
-) {
-    let mut random = 0x9e37_79b9 + writer;
-    let mut count = 0;
-    while !over.load(Ordering::Relaxed) {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        count += 1;
-        let place = at(random % STORM_PAGES, 8 * writer);
-        port.store(place, Width::Double, count).expect("RAM");
-        stores.store(count, Ordering::Relaxed);
-    }
-}
-
-/// Copies the pages of `round` to `shadow`, as a migration would.
-fn deliver<F: WalkedFormat>(board: &Board<F>, round: &PageSet, shadow: &Board<F>) {
-    let first = board.layout().regions()[0].range.first();
-    for page in pages_of(round) {
-        let gfn = first.checked_add(page).expect("in range");
-        let mut bytes = [0; PAGE_BYTES];
-        read_page(board.memory(), gfn, &mut bytes).expect("RAM");
-        write_page(shadow.memory(), gfn, &bytes).expect("RAM");
-    }
-}
-
-/// Pages that differ after writers stormed through `rounds` harvests and stopped.
-fn lost_pages<F: WalkedFormat>(config: &BoardConfig, track: Track, rounds: u64) -> Vec<u64> {
-    let board = Board::<F>::new(config).expect("the host has memory");
-    let shadow = Board::<F>::new(config).expect("the host has memory");
-    let mut log = BoardLog::new(&board, track);
-    log.start().expect("memory");
-    let over = AtomicBool::new(false);
-    let stores: [AtomicU64; WRITERS] = std::array::from_fn(|_| AtomicU64::new(0));
+fn protect<F: WalkedFormat>(log: &mut BoardLog<'_, F>, first: u64, pages: u64) -> Vec<u64> {
     let mut round = PageSet::new(log.layout());
-    std::thread::scope(|scope| {
-        for (writer, stores) in (0..).zip(&stores) {
-            let port = board.port().expect("memory");
-            let over = &over;
-            scope.spawn(move || storm(port, writer, over, stores));
-        }
-        for _ in 0..rounds {
-            let before = stores[0].load(Ordering::Relaxed);
-            while stores[0].load(Ordering::Relaxed) == before {
-                std::thread::yield_now();
-            }
-            round.clear();
-            log.collect(&mut round).expect("the log is on");
-            deliver(&board, &round, &shadow);
-        }
-        over.store(true, Ordering::Relaxed);
-    });
-    round.clear();
-    log.collect(&mut round).expect("the log is on");
-    deliver(&board, &round, &shadow);
-    (0..STORM_PAGES).filter(|&page| differ(&board, &shadow, page)).collect()
+    let range = GfnRange::new(at(first, 0).gfn(), pages).expect("in range");
+    log.protect(0, range, &mut round).expect("the log is on");
+    pages_of(&round)
 }
 
-fn differ<F: WalkedFormat>(one: &Board<F>, other: &Board<F>, page: u64) -> bool {
-    let gfn = at(page, 0).gfn();
-    let (mut left, mut right) = ([0; PAGE_BYTES], [0; PAGE_BYTES]);
-    read_page(one.memory(), gfn, &mut left).expect("RAM");
-    read_page(other.memory(), gfn, &mut right).expect("RAM");
-    left != right
+fn manual_protect_takes_what_it_is_asked_for<F: WalkedFormat>() {
+    let board = board::<F>(64 * 64 + 100);
+    let mut port = board.port().expect("memory");
+    let mut write = |page| port.store(at(page, 0), Width::Byte, 1).expect("RAM");
+    let mut log = BoardLog::new(&board, Track::Manual);
+    log.start().expect("memory");
+    [0, 10, 63, 64, 4095, 4096, 4195].into_iter().for_each(&mut write);
+    let all = [0, 10, 63, 64, 4095, 4096, 4195];
+    assert_eq!(collect(&mut log), all);
+    assert_eq!(collect(&mut log), all, "reading takes nothing");
+    assert_eq!(protect(&mut log, 0, 63), [0, 10]);
+    write(10);
+    assert_eq!(protect(&mut log, 63, 1), [63], "of a word that was copied in part, the rest");
+    assert_eq!(collect(&mut log), [10, 64, 4095, 4096, 4195], "a store since is in a later round");
+    assert_eq!(protect(&mut log, 0, 5000), [10, 64, 4095, 4096, 4195]);
+    assert_eq!(collect(&mut log), [0; 0]);
+    write(64);
+    assert_eq!(protect(&mut log, 65, 0), [0; 0]);
+    assert_eq!(protect(&mut log, 64, 1), [64]);
+    let mut undelivered = PageSet::new(log.layout());
+    undelivered.regions_mut()[0].insert_word(1, 1);
+    log.owe(&undelivered);
+    assert_eq!(collect(&mut log), [64], "owed pages are dirty again");
 }
 
-fn ways() -> Vec<ShootDown> {
-    let mut ways = vec![ShootDown::Waiting, ShootDown::best()];
-    ways.dedup();
-    ways
-}
-
-/// A requester that waits for preempted writers is slow where cores are few.
-fn rounds(way: ShootDown) -> u64 {
-    match way {
-        ShootDown::Restartable => 100,
-        ShootDown::Waiting => 12,
-    }
+#[test]
+fn manual_protect_takes_the_pages_of_a_range_and_no_others() {
+    manual_protect_takes_what_it_is_asked_for::<Ept>();
+    manual_protect_takes_what_it_is_asked_for::<Npt>();
+    manual_protect_takes_what_it_is_asked_for::<Stage2>();
 }
 
 #[test]
 fn a_storm_of_stores_loses_no_page() {
-    for way in ways() {
-        let config = config(STORM_PAGES * PAGE_SIZE, way);
-        for track in [Track::PerPage, Track::ProtectAll] {
-            let lost = lost_pages::<Ept>(&config, track, rounds(way));
+    for way in storm::ways() {
+        let (config, rounds) = (storm::config(way), storm::rounds(way));
+        for track in storm::TRACKS {
+            let lost = storm::lost_pages::<Ept>(&config, track, rounds);
             assert!(lost.is_empty(), "EPT {way:?} {track:?}: {lost:?}");
-            let lost = lost_pages::<Npt>(&config, track, rounds(way));
+            let lost = storm::lost_pages::<Npt>(&config, track, rounds);
             assert!(lost.is_empty(), "NPT {way:?} {track:?}: {lost:?}");
+            let lost = storm::lost_pages::<Stage2>(&config, track, rounds);
+            assert!(lost.is_empty(), "stage 2 {way:?} {track:?}: {lost:?}");
         }
     }
 }
@@ -278,13 +241,11 @@ fn a_storm_of_stores_loses_no_page() {
 #[cfg(feature = "breaks")]
 #[test]
 fn the_storm_finds_a_forgotten_shoot_down() {
-    for way in ways() {
-        for track in [Track::PerPage, Track::ProtectAll] {
-            let config = BoardConfig {
-                broken: Some(vellum_mmu::Break::SkipFlush),
-                ..config(STORM_PAGES * PAGE_SIZE, way)
-            };
-            let found = (0..20).any(|_| !lost_pages::<Ept>(&config, track, 100).is_empty());
+    for way in storm::ways() {
+        for track in storm::TRACKS {
+            let broken = Some(vellum_mmu::Break::SkipFlush);
+            let config = BoardConfig { broken, ..storm::config(way) };
+            let found = (0..20).any(|_| !storm::lost_pages::<Ept>(&config, track, 100).is_empty());
             assert!(found, "{way:?} {track:?}");
         }
     }
@@ -295,11 +256,10 @@ fn region(slot: u16, space: AddressSpace, first: u64, pages: u64) -> Region {
     Region { slot: SlotId(slot), space, range }
 }
 
-#[test]
-fn each_address_space_shows_its_own_slots() {
+fn each_space_shows_its_own<F: WalkedFormat>() {
     let normal = region(0, AddressSpace::NORMAL, 16, 16);
     let smm = region(1, AddressSpace::SMM, 64, 16);
-    let board = Board::<Ept>::new(&BoardConfig::with_regions(vec![normal, smm]));
+    let board = Board::<F>::new(&BoardConfig::with_regions(vec![normal, smm]));
     let board = board.expect("the host has memory");
     let mut port = board.port().expect("memory");
     let (here, there) = (Gfn::new(20).gpa(), Gfn::new(70).gpa());
@@ -312,10 +272,17 @@ fn each_address_space_shows_its_own_slots() {
 }
 
 #[test]
-fn regions_of_two_spaces_that_name_the_same_pages_share_them() {
+fn each_address_space_shows_its_own_slots() {
+    each_space_shows_its_own::<Ept>();
+    each_space_shows_its_own::<Npt>();
+    each_space_shows_its_own::<Stage2>();
+}
+
+fn two_spaces_share<F: WalkedFormat>(pages: PageSize) {
     let both = [AddressSpace::NORMAL, AddressSpace::SMM];
-    let regions = (0..).zip(both).map(|(slot, space)| region(slot, space, 16, 16)).collect();
-    let board = Board::<Npt>::new(&BoardConfig::with_regions(regions)).expect("memory");
+    let regions = (0..).zip(both).map(|(slot, space)| region(slot, space, 16, 2048)).collect();
+    let config = BoardConfig { pages, ..BoardConfig::with_regions(regions) };
+    let board = Board::<F>::new(&config).expect("memory");
     let mut port = board.port().expect("memory");
     port.store(Gfn::new(20).gpa(), Width::Byte, 7).expect("RAM");
     port.enter_space(AddressSpace::SMM).expect("there are two");
@@ -323,10 +290,62 @@ fn regions_of_two_spaces_that_name_the_same_pages_share_them() {
 }
 
 #[test]
-fn a_terabyte_of_untouched_ram_costs_nothing() {
-    let board = Board::<Ept>::new(&config(1 << 40, ShootDown::best())).expect("sparse");
+fn regions_of_two_spaces_that_name_the_same_pages_share_them() {
+    for pages in [PageSize::Small, PageSize::Huge2M] {
+        two_spaces_share::<Ept>(pages);
+        two_spaces_share::<Npt>(pages);
+        two_spaces_share::<Stage2>(pages);
+    }
+}
+
+fn a_terabyte_costs_nothing<F: WalkedFormat>(pages: PageSize) {
+    let config = BoardConfig { pages, ..config(1 << 40, ShootDown::best()) };
+    let board = Board::<F>::new(&config).expect("sparse");
     let mut port = board.port().expect("memory");
     let last = Gpa::new(BASE + (1 << 40) - 8);
     port.store(last, Width::Double, 9).expect("RAM");
     assert_eq!(port.load(last, Width::Double), Ok(9));
+}
+
+#[test]
+fn a_terabyte_of_untouched_ram_costs_nothing() {
+    for pages in [PageSize::Small, PageSize::Huge2M, PageSize::Huge1G] {
+        a_terabyte_costs_nothing::<Ept>(pages);
+        a_terabyte_costs_nothing::<Npt>(pages);
+        a_terabyte_costs_nothing::<Stage2>(pages);
+    }
+}
+
+/// What the tables translate, and how the root is: level, tables side by side.
+fn shape<F: WalkedFormat>(config: &BoardConfig) -> (u32, u8, u32) {
+    let board = Board::<F>::new(config).expect("the host has memory");
+    let mut port = board.port().expect("memory");
+    let region = board.layout().regions()[0].range;
+    let last = Gfn::new(region.end().get() - 1).gpa();
+    port.store(last, Width::Byte, 7).expect("RAM");
+    assert_eq!(port.load(last, Width::Byte), Ok(7));
+    let root = board.mmu().root_shape();
+    (board.regime().address_bits, root.level.get(), root.tables)
+}
+
+#[test]
+fn tables_translate_what_the_memslots_need() {
+    let ending_at = |bits: u32| {
+        let last = Gfn::new((1 << (bits - 12)) - 8).get();
+        BoardConfig::with_regions(vec![region(0, AddressSpace::NORMAL, last, 8)])
+    };
+    assert_eq!(shape::<Stage2>(&ending_at(32)), (40, 3, 2), "no fewer than usual");
+    assert_eq!(shape::<Stage2>(&ending_at(40)), (40, 3, 2));
+    assert_eq!(shape::<Stage2>(&ending_at(41)), (41, 3, 4));
+    assert_eq!(shape::<Stage2>(&ending_at(43)), (43, 3, 16));
+    assert_eq!(shape::<Stage2>(&ending_at(48)), (48, 4, 1));
+    assert_eq!(shape::<Ept>(&ending_at(32)), (48, 4, 1));
+    assert_eq!(shape::<Npt>(&ending_at(48)), (48, 4, 1));
+    let told = |bits| BoardConfig { address_bits: Some(bits), ..ending_at(32) };
+    assert_eq!(shape::<Stage2>(&told(32)), (32, 2, 4));
+    assert_eq!(shape::<Stage2>(&told(34)), (34, 2, 16));
+    assert_eq!(shape::<Stage2>(&told(37)), (37, 3, 1));
+    assert!(matches!(Board::<Stage2>::new(&told(31)), Err(BoardError::Tables(_))));
+    assert!(matches!(Board::<Stage2>::new(&ending_at(49)), Err(BoardError::Slot(_))));
+    assert!(matches!(Board::<Ept>::new(&ending_at(49)), Err(BoardError::Slot(_))));
 }

@@ -1,0 +1,183 @@
+//! Huge leaves under ports: split while they are stored to, back when the log stops, and never in
+//! two sizes at once.
+
+mod storm;
+
+use storm::{TRACKS, at, config, lost_pages, rounds, ways, while_storing};
+use vellum_machine::board::{Board, BoardConfig, PageSize};
+#[cfg(feature = "breaks")]
+use vellum_machine::bus::BusError;
+use vellum_machine::bus::{Bus, Width};
+use vellum_machine::log::{BoardLog, Track};
+use vellum_machine::port::ShootDown;
+use vellum_machine::walker::{AccessFlags, WalkedFormat};
+use vellum_memory::{DirtySource, PageSet};
+use vellum_mmu::Initial;
+use vellum_pte::{AddressSpace, Ept, GfnRange, Npt, SlotId, Stage2};
+
+const HUGE: [PageSize; 2] = [PageSize::Huge2M, PageSize::Huge1G];
+
+/// A board of 3 GiB, none of it touched.
+fn large<F: WalkedFormat>(pages: PageSize) -> Board<F> {
+    let config = BoardConfig::with_memory(3 << 30).expect("in range");
+    Board::new(&BoardConfig { pages, ..config }).expect("the host has memory")
+}
+
+fn a_leaf_maps_many_pages<F: WalkedFormat>() {
+    for (pages, mapped) in [(PageSize::Huge2M, 512), (PageSize::Huge1G, 512 * 512)] {
+        let board = large::<F>(pages);
+        let mut port = board.port().expect("memory");
+        port.store(at(0, 0), Width::Byte, 1).expect("RAM");
+        let frames = board.embedder().frames().live();
+        for page in [1, mapped / 2, mapped - 1] {
+            assert_eq!(port.load(at(page, 8), Width::Byte), Ok(0));
+        }
+        assert_eq!(board.embedder().frames().live(), frames, "{} {pages:?}", F::NAME);
+        let small = large::<F>(PageSize::Small);
+        let mut port = small.port().expect("memory");
+        port.store(at(0, 0), Width::Byte, 1).expect("RAM");
+        assert!(small.embedder().frames().live() > frames, "small pages need a table more");
+    }
+}
+
+#[test]
+fn a_huge_leaf_maps_what_tables_would() {
+    a_leaf_maps_many_pages::<Ept>();
+    a_leaf_maps_many_pages::<Npt>();
+    a_leaf_maps_many_pages::<Stage2>();
+}
+
+fn logged_page_by_page<F: WalkedFormat>(pages: PageSize, track: Track) {
+    let board = large::<F>(pages);
+    let mut port = board.port().expect("memory");
+    let mut other = board.port().expect("memory");
+    let far = 600 * 512;
+    port.store(at(0, 0), Width::Byte, 1).expect("RAM");
+    other.store(at(far, 0), Width::Byte, 1).expect("RAM");
+    let mut log = BoardLog::new(&board, track);
+    log.start().expect("memory");
+    port.store(at(3, 0), Width::Byte, 1).expect("RAM");
+    other.store(at(4, 0), Width::Byte, 1).expect("RAM");
+    other.store(at(far + 511, 0), Width::Byte, 1).expect("RAM");
+    let mut round = PageSet::new(log.layout());
+    log.collect(&mut round).expect("the log is on");
+    let found: Vec<u64> = round.regions()[0].pages().collect();
+    assert_eq!(found, [3, 4, far + 511], "{} {pages:?} {track:?}", F::NAME);
+    let logging = board.embedder().frames().live();
+    log.stop().expect("it is on");
+    assert!(board.embedder().frames().live() < logging, "the tables went with the log");
+    assert_eq!(port.load(at(far, 0), Width::Byte), Ok(1));
+}
+
+#[test]
+fn a_logged_store_to_a_huge_leaf_names_its_page_alone() {
+    for (pages, track) in HUGE.into_iter().flat_map(|pages| TRACKS.map(|track| (pages, track))) {
+        logged_page_by_page::<Ept>(pages, track);
+        logged_page_by_page::<Npt>(pages, track);
+        logged_page_by_page::<Stage2>(pages, track);
+    }
+}
+
+fn storm_loses_nothing<F: WalkedFormat>(config: &BoardConfig, track: Track) {
+    let lost = lost_pages::<F>(config, track, rounds(config.shoot_down));
+    assert!(lost.is_empty(), "{} {track:?} {config:?}: {lost:?}", F::NAME);
+}
+
+#[test]
+fn a_storm_over_huge_leaves_loses_no_page() {
+    for way in ways() {
+        let config = BoardConfig { pages: PageSize::Huge2M, ..config(way) };
+        for track in TRACKS {
+            storm_loses_nothing::<Ept>(&config, track);
+            storm_loses_nothing::<Npt>(&config, track);
+            storm_loses_nothing::<Stage2>(&config, track);
+        }
+    }
+}
+
+#[test]
+fn a_storm_on_processors_that_set_neither_a_nor_d_loses_no_page() {
+    let flags = AccessFlags::BySoftware;
+    for pages in [PageSize::Small, PageSize::Huge2M] {
+        let config = BoardConfig { pages, flags, ..config(ShootDown::best()) };
+        for track in TRACKS {
+            storm_loses_nothing::<Ept>(&config, track);
+            storm_loses_nothing::<Stage2>(&config, track);
+        }
+    }
+}
+
+/// Logs start and stop, leaves are split and come back, while vCPUs store.
+fn sizes_change<F: WalkedFormat>(way: ShootDown) {
+    let config = BoardConfig { pages: PageSize::Huge2M, ..config(way) };
+    let board = Board::<F>::new(&config).expect("the host has memory");
+    let mmu = board.mmu();
+    while_storing(&board, |wait| {
+        for round in 0..rounds(way) / 2 {
+            let initial = if round % 2 == 0 { Initial::Clean } else { Initial::AllSet };
+            mmu.start_log(SlotId(0), initial).expect("memory");
+            if round % 3 == 0 {
+                mmu.split_huge(SlotId(0), u64::MAX).expect("memory");
+            }
+            wait();
+            mmu.write_protect_all();
+            wait();
+            mmu.stop_log(SlotId(0)).expect("it is on");
+            wait();
+        }
+    });
+}
+
+#[test]
+fn leaves_change_their_size_under_running_vcpus() {
+    for way in ways() {
+        sizes_change::<Ept>(way);
+        sizes_change::<Npt>(way);
+        sizes_change::<Stage2>(way);
+    }
+}
+
+/// Pages are invalidated, which takes the whole leaf, while vCPUs store around them.
+fn backing_changes<F: WalkedFormat>(pages: PageSize, way: ShootDown) {
+    let config = BoardConfig { pages, ..config(way) };
+    let board = Board::<F>::new(&config).expect("the host has memory");
+    while_storing(&board, |wait| {
+        for round in 0..rounds(way) as u64 {
+            let range = GfnRange::new(at(round * 7 % 500, 0).gfn(), 1 + round % 50);
+            let change = board.mmu().invalidate(AddressSpace::NORMAL, range.expect("in range"));
+            drop(change);
+            wait();
+        }
+    });
+}
+
+#[test]
+fn backing_changes_under_running_vcpus() {
+    for way in ways() {
+        for pages in [PageSize::Small, PageSize::Huge2M] {
+            backing_changes::<Ept>(pages, way);
+            backing_changes::<Npt>(pages, way);
+            backing_changes::<Stage2>(pages, way);
+        }
+    }
+}
+
+/// The machine stops where the library forgets break-before-make.
+#[cfg(feature = "breaks")]
+#[test]
+fn a_split_without_its_break_is_a_tlb_conflict() {
+    for pages in HUGE {
+        let config = BoardConfig::with_memory(3 << 30).expect("in range");
+        let broken = Some(vellum_mmu::Break::SkipBreak);
+        let board = Board::<Stage2>::new(&BoardConfig { pages, broken, ..config });
+        let board = board.expect("the host has memory");
+        let (mut one, mut other) = (board.port().expect("memory"), board.port().expect("memory"));
+        one.store(at(0, 0), Width::Byte, 1).expect("RAM");
+        board.mmu().start_log(SlotId(0), Initial::Clean).expect("memory");
+        // The leaf refuses stores now, and both have it.
+        other.load(at(1, 0), Width::Byte).expect("RAM");
+        let conflict = BusError::TlbConflict(at(2, 0));
+        assert_eq!(one.store(at(2, 0), Width::Byte, 1), Err(conflict), "split by this fault");
+        assert_eq!(other.load(at(2, 0), Width::Byte), Err(conflict), "{pages:?}");
+    }
+}

@@ -1,0 +1,146 @@
+//! Writers that store all over a board, and a consumer that copies what the log names: does the copy
+//! end up the same?
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vellum_machine::board::{Board, BoardConfig};
+use vellum_machine::bus::{Bus, Width};
+use vellum_machine::log::{BoardLog, Track};
+use vellum_machine::port::{Port, ShootDown};
+use vellum_machine::walker::WalkedFormat;
+use vellum_memory::guest::{PAGE_BYTES, read_page, write_page};
+use vellum_memory::{DirtySource, PageSet};
+use vellum_pte::{Gpa, PAGE_SIZE};
+
+pub(crate) const BASE: u64 = 0x8000_0000;
+/// More than 2 MiB, and no multiple of it.
+pub(crate) const PAGES: u64 = 600;
+const WRITERS: u64 = 3;
+
+pub(crate) const TRACKS: [Track; 3] = [Track::PerPage, Track::ProtectAll, Track::Manual];
+
+pub(crate) fn at(page: u64, offset: u64) -> Gpa {
+    Gpa::new(BASE + page * PAGE_SIZE + offset)
+}
+
+/// A board for the storm.
+pub(crate) fn config(shoot_down: ShootDown) -> BoardConfig {
+    let config = BoardConfig::with_memory(PAGES * PAGE_SIZE).expect("in range");
+    BoardConfig { shoot_down, ..config }
+}
+
+pub(crate) fn ways() -> Vec<ShootDown> {
+    let mut ways = vec![ShootDown::Waiting, ShootDown::best()];
+    ways.dedup();
+    ways
+}
+
+/// How many harvests: a requester that waits for preempted writers is slow where cores are few.
+pub(crate) fn rounds(way: ShootDown) -> usize {
+    match way {
+        ShootDown::Restartable => 100,
+        ShootDown::Waiting => 12,
+    }
+}
+
+/// Runs `meanwhile` while writers store. It gets a function that waits until they have stored since.
+pub(crate) fn while_storing<F: WalkedFormat>(board: &Board<F>, meanwhile: impl FnOnce(&dyn Fn())) {
+    let over = AtomicBool::new(false);
+    let stores = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        // Whatever happens to the test, the writers end.
+        let _ends = Ends(&over);
+        for writer in 0..WRITERS {
+            let port = board.port().expect("memory");
+            let (over, stores) = (&over, &stores);
+            scope.spawn(move || write(port, writer, over, stores));
+        }
+        meanwhile(&|| {
+            let before = stores.load(Ordering::Relaxed);
+            while stores.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+        });
+    });
+}
+
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Stores counted values at pages that a xorshift picks, its own word in each; reads them back where
+/// it has been, now and then.
+fn write<F: WalkedFormat>(
+    mut port: Port<'_, F>,
+    writer: u64,
+    over: &AtomicBool,
+    stores: &AtomicU64,
+) {
+    let mut random = 0x9e37_79b9 + writer;
+    let mut count = 0;
+    while !over.load(Ordering::Relaxed) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        count += 1;
+        let place = at(random % PAGES, 8 * writer);
+        port.store(place, Width::Double, count).expect("RAM");
+        stores.fetch_add(1, Ordering::Relaxed);
+        if count % 16 == 0 {
+            assert_eq!(port.load(place, Width::Double), Ok(count), "at {place}");
+        }
+    }
+}
+
+/// Copies the pages of a round as a consumer does: each stretch is protected before it is read.
+fn deliver<F: WalkedFormat>(log: &mut BoardLog<'_, F>, from: &Board<F>, to: &Board<F>) {
+    let mut round = PageSet::new(log.layout());
+    log.collect(&mut round).expect("the log is on");
+    let whole = log.layout().regions()[0].range;
+    for word in 0..whole.pages().div_ceil(64) {
+        let first = whole.first().checked_add(word * 64).expect("in range");
+        let pages = (whole.pages() - word * 64).min(64);
+        let stretch = vellum_pte::GfnRange::new(first, pages).expect("in range");
+        log.protect(0, stretch, &mut round).expect("the log is on");
+        let dirty = round.regions()[0].word(word);
+        for bit in (0..64).filter(|bit| dirty >> bit & 1 != 0) {
+            let gfn = first.checked_add(bit).expect("in range");
+            let mut bytes = [0; PAGE_BYTES];
+            read_page(from.memory(), gfn, &mut bytes).expect("RAM");
+            write_page(to.memory(), gfn, &bytes).expect("RAM");
+        }
+    }
+}
+
+/// Pages that differ after writers stormed through `rounds` harvests and stopped.
+pub(crate) fn lost_pages<F: WalkedFormat>(
+    config: &BoardConfig,
+    track: Track,
+    rounds: usize,
+) -> Vec<u64> {
+    let board = Board::<F>::new(config).expect("the host has memory");
+    let shadow = Board::<F>::new(config).expect("the host has memory");
+    let mut log = BoardLog::new(&board, track);
+    log.start().expect("memory");
+    while_storing(&board, |wait| {
+        for _ in 0..rounds {
+            wait();
+            deliver(&mut log, &board, &shadow);
+        }
+    });
+    deliver(&mut log, &board, &shadow);
+    (0..PAGES).filter(|&page| differ(&board, &shadow, page)).collect()
+}
+
+fn differ<F: WalkedFormat>(one: &Board<F>, other: &Board<F>, page: u64) -> bool {
+    let gfn = at(page, 0).gfn();
+    let (mut left, mut right) = ([0; PAGE_BYTES], [0; PAGE_BYTES]);
+    read_page(one.memory(), gfn, &mut left).expect("RAM");
+    read_page(other.memory(), gfn, &mut right).expect("RAM");
+    left != right
+}
