@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use vellum_migrate::Address;
-use vellum_pte::{Ept, Format as _, Npt};
+use vellum_pte::{Ept, Format as _, Npt, Stage2};
 
 /// Tracks every write that a guest makes to its memory.
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Bench(Bench),
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   vellum migrate
@@ -73,9 +73,12 @@ pub(crate) struct Migrate {
     /// selfcheck, sequential, random, zipf, idle, or the path of an RV64 ELF image
     #[arg(long, value_name = "NAME|FILE", default_value = "selfcheck")]
     pub(crate) guest: String,
-    /// How second-stage entries are spelt: Intel's way or AMD's
+    /// How second-stage entries are spelt: Intel's way, AMD's or Arm's
     #[arg(long, value_enum, default_value_t = Format::Ept)]
     pub(crate) format: Format,
+    /// The largest pages behind the guest's memory: where nothing is logged, they are mapped whole
+    #[arg(long, value_enum, default_value_t = PageSize::Small)]
+    pub(crate) page_size: PageSize,
     /// How writes are tracked; auto chooses and says why
     #[arg(long, value_enum, default_value_t = Track::Auto)]
     pub(crate) track: Track,
@@ -141,7 +144,7 @@ pub(crate) struct Bench {
     /// What to measure
     #[command(subcommand)]
     pub(crate) bench: BenchName,
-    /// How much guest memory protect-all works on
+    /// How much guest memory protect-all works on, and how much log splits
     #[arg(long, global = true, value_name = "SIZE", default_value = "3G")]
     pub(crate) memory: Size,
     /// Print one JSON object instead of the table
@@ -155,6 +158,8 @@ pub(crate) enum BenchName {
     ProtectAll,
     /// One write fault: the fast path and the push-down after a write-protect-all
     Fault,
+    /// Starting a log on huge leaves, splitting them, and getting them back
+    Log,
 }
 
 /// How second-stage entries are spelt.
@@ -165,6 +170,8 @@ pub(crate) enum Format {
     Ept,
     /// AMD's nested page tables
     Npt,
+    /// Arm's stage 2, 4 KiB granule
+    Stage2,
 }
 
 impl Format {
@@ -173,6 +180,31 @@ impl Format {
         match self {
             Self::Ept => Ept::NAME,
             Self::Npt => Npt::NAME,
+            Self::Stage2 => Stage2::NAME,
+        }
+    }
+}
+
+/// The largest pages behind a guest's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum PageSize {
+    /// 4 KiB
+    #[value(name = "4k")]
+    Small,
+    /// 2 MiB, as transparent huge pages are
+    #[value(name = "2m")]
+    Huge2M,
+    /// 1 GiB
+    #[value(name = "1g")]
+    Huge1G,
+}
+
+impl From<PageSize> for vellum_machine::PageSize {
+    fn from(size: PageSize) -> Self {
+        match size {
+            PageSize::Small => Self::Small,
+            PageSize::Huge2M => Self::Huge2M,
+            PageSize::Huge1G => Self::Huge1G,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! orientation. Nothing here is a test: a mark that is missed is shown as missed.
 
 mod fault;
+mod log;
 mod protect_all;
 mod result;
 mod sample;
@@ -21,6 +22,7 @@ pub(crate) fn run(args: &Bench) -> Result<End, Failure> {
     let result = match args.bench {
         BenchName::ProtectAll => protect_all::run(args.memory),
         BenchName::Fault => fault::run(),
+        BenchName::Log => log::run(args.memory),
     }?;
     let text = if args.json { result.json() + "\n" } else { result.table() };
     // A reader that has gone away does not change what was measured.

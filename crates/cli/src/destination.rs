@@ -13,7 +13,7 @@ use vellum_machine::walker::WalkedFormat;
 use vellum_memory::Layout;
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_migrate::{Destination, Fresh, IncomingGuest, Refusal, RefusalKind};
-use vellum_pte::{AddressSpace, Ept, Npt};
+use vellum_pte::{AddressSpace, Ept, Npt, Stage2};
 
 /// A machine, whatever the format of its entries.
 pub(crate) trait AnyMachine {
@@ -99,6 +99,7 @@ fn build(identity: &Identity, show: &Arc<Show>) -> Result<Box<dyn AnyMachine>, M
     match identity.format {
         Format::Ept => boxed::<Ept>(&config, console),
         Format::Npt => boxed::<Npt>(&config, console),
+        Format::Stage2 => boxed::<Stage2>(&config, console),
     }
 }
 

@@ -12,7 +12,7 @@ use vellum_machine::guests::Builtin;
 use vellum_machine::machine::MachineError;
 use vellum_machine::port::PortError;
 use vellum_migrate::ListenError;
-use vellum_mmu::{LogError, OutOfMemory, Outcome};
+use vellum_mmu::{LogError, OutOfMemory, Outcome, SplitError};
 
 /// Why a command could not be begun, and the way out where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,9 @@ pub(crate) enum Failure {
     /// The dirty log cannot be used.
     #[error("the dirty log failed: {0}")]
     Log(#[from] LogError),
+    /// Huge leaves cannot be split.
+    #[error("the huge leaves cannot be split: {0}")]
+    Split(#[from] SplitError),
     /// The library ran out of memory.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),

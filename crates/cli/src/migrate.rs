@@ -23,7 +23,7 @@ use std::time::Duration;
 use vellum_machine::elf::PlaceError;
 use vellum_machine::machine::{Machine, MachineConfig, MachineError, Status};
 use vellum_machine::walker::WalkedFormat;
-use vellum_pte::{Ept, Npt, PAGE_SIZE};
+use vellum_pte::{Ept, Npt, PAGE_SIZE, Stage2};
 
 /// How often a guest that warms up is looked at.
 const TICK: Duration = Duration::from_millis(2);
@@ -39,6 +39,8 @@ struct Job<'a> {
 
 /// Moves a guest, prints what came of it and returns how that ends the process.
 pub(crate) fn run(args: &Migrate) -> End {
+    #[cfg(feature = "breaks")]
+    let args = &crate::breaks::arranged(args);
     let show = Arc::new(match (args.events, args.json) {
         (true, _) => Show::EventsErr,
         (false, true) => Show::Nobody,
@@ -95,39 +97,19 @@ fn migrate(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
         show: Arc::clone(show),
         interrupt: Interrupt::listen()?,
         guest: Guest::load(args)?,
-        choice: choose(track(args), args.memory),
+        choice: choose(args.track, args.memory),
     };
     match args.format {
         Format::Ept => job.run::<Ept>(),
         Format::Npt => job.run::<Npt>(),
+        Format::Stage2 => job.run::<Stage2>(),
     }
-}
-
-#[cfg(not(feature = "breaks"))]
-fn track(args: &Migrate) -> crate::args::Track {
-    args.track
-}
-
-/// A bug shows in the way of tracking in which it matters.
-#[cfg(feature = "breaks")]
-fn track(args: &Migrate) -> crate::args::Track {
-    args.broken.map_or(args.track, crate::breaks::Name::track)
-}
-
-#[cfg(not(feature = "breaks"))]
-fn downtime(args: &Migrate) -> Duration {
-    args.downtime
-}
-
-/// A bug bites between rounds: with a downtime that nothing fits, there are as many as can be.
-#[cfg(feature = "breaks")]
-fn downtime(args: &Migrate) -> Duration {
-    args.broken.map_or(args.downtime, |_| Duration::from_nanos(1))
 }
 
 fn config(args: &Migrate) -> MachineConfig {
     MachineConfig {
         seed: args.seed,
+        pages: args.page_size.into(),
         #[cfg(feature = "breaks")]
         broken: args.broken.map(crate::breaks::Name::bug),
         ..MachineConfig::new(args.memory.bytes(), args.vcpus as usize)
@@ -152,7 +134,7 @@ impl Job<'_> {
         let source = Source::new(&machine, self.choice.method, identity, &self.show);
         let attempts = Attempts {
             to: &to,
-            downtime: downtime(self.args),
+            downtime: self.args.downtime,
             patience: self.args.patience,
             count: self.args.attempts,
             interrupt: &self.interrupt,

@@ -43,6 +43,16 @@ fn fault_shows_both_ways_in_each_order_for_one_and_two_cpus() {
 }
 
 #[test]
+fn log_shows_starting_splitting_and_recovering() {
+    let output = run(&["bench", "log", "--memory", "64M", "--json"]);
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+    let result = json(&output);
+    assert_complete("log", &result);
+    assert_eq!(result["samples"].as_object().map(serde_json::Map::len), Some(5));
+    assert_eq!(result["marks"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
 fn a_person_gets_a_table() {
     let output = run(&["bench", "fault"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

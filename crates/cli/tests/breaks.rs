@@ -40,6 +40,21 @@ fn a_settle_after_the_opening_is_caught() {
 }
 
 #[test]
+fn a_clear_of_more_than_was_fetched_is_caught() {
+    assert_caught("clear-more");
+}
+
+#[test]
+fn a_read_that_links_a_parked_table_unsettled_is_caught() {
+    assert_caught("read-lifts");
+}
+
+#[test]
+fn a_split_into_storable_leaves_is_caught() {
+    assert_caught("split-lifts");
+}
+
+#[test]
 fn without_a_break_the_same_migration_is_verified() {
     let output = run(&["migrate", "--json"]);
     assert_eq!(code(&output), 0, "{}", json(&output));

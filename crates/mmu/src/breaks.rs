@@ -24,6 +24,8 @@ pub enum Break {
     SettleUnlocked,
     /// A push-down that comes late, with the number of an older generation, settles a table back.
     SettleBack,
+    /// Write-protect-all settles the first root only.
+    OneRoot,
     /// A harvest that changed no entry skips its shoot-down although another's is outstanding.
     IgnoreDebt,
     /// A slot change does not wait for faults that are under way.

@@ -143,6 +143,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             let taken = log.take_some(word, mask);
             if self.breaks.has(Break::ClearMore) {
                 log.take_some(word, u64::MAX);
+                log.take_some(word + 1, u64::MAX);
             }
             if taken != 0 {
                 pages.protect(word, taken, debt);

@@ -69,9 +69,11 @@ impl<F: Format> Table<F> {
 
     /// The leaves that say what `leaf` says, but none of them storable. Nobody sees them yet.
     fn fill<E: Embedder>(&self, leaf: Leaf, context: Context<'_, E>) {
-        let lifts = context.breaks.has(Break::SplitLifts);
-        let write =
-            if leaf.write == Write::Storable && !lifts { Write::Liftable } else { leaf.write };
+        let write = match leaf.write {
+            Write::Denied => Write::Denied,
+            _ if context.breaks.has(Break::SplitLifts) => Write::Storable,
+            Write::Storable | Write::Liftable => Write::Liftable,
+        };
         for index in 0..TableFrame::<F>::ENTRIES {
             let frame = Pfn::new(leaf.frame.get() + index as u64 * self.pages_an_entry());
             let small = Leaf { frame, write, ..leaf };
