@@ -47,7 +47,7 @@ impl Interrupt {
     }
 
     /// Cancelled by whatever is asked for after this call.
-    pub(crate) fn from_now_on(&self) -> Cancel {
+    pub(crate) fn signal_after_now(&self) -> Cancel {
         self.any.store(false, Ordering::Relaxed);
         Cancel::from(Arc::clone(&self.any))
     }

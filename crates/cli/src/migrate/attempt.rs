@@ -120,7 +120,7 @@ impl Attempts<'_> {
     ) -> Result<Kept<G>, Box<Ending>> {
         let _stale = self.interrupt.take_resume();
         // Not the cancel of the attempt, which is what may have ended the wait for an answer.
-        let signalled = self.interrupt.from_now_on();
+        let signalled = self.interrupt.signal_after_now();
         self.show.say(&Event::Unknown { reason: unknown.failure().to_string() });
         loop {
             match unknown.ask(&signalled) {
