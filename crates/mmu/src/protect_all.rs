@@ -1,5 +1,6 @@
 //! Write-protect-all: every store of the VM traps again, in constant time.
 
+use crate::breaks::Break;
 use crate::embedder::Embedder;
 use crate::mmu::{Mmu, State};
 use vellum_pte::Format;
@@ -19,7 +20,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let state = self.enter();
         let turn = self.protection.turn(&self.embedder);
         let generation = self.protection.advance(&turn);
-        for root in state.roots.all() {
+        let roots = if self.breaks.has(Break::OneRoot) { 1 } else { usize::MAX };
+        for root in state.roots.all().take(roots) {
             let mut locked = root.lock(self.context());
             root.settle(&mut locked, generation, self.context());
         }
