@@ -6,13 +6,16 @@
 #![cfg(loom)]
 #![allow(unsafe_code, missing_docs, unreachable_pub)]
 
+mod ageing;
 mod hardware;
 mod harvest;
 mod invalidation;
+mod manual;
 mod parking;
 mod protect_all;
 mod reclaim;
 mod recover;
+mod roots;
 mod split;
 mod tiny;
 mod tlb;

@@ -16,6 +16,8 @@ const MOST_PAGES: usize = 8;
 pub enum Shape {
     /// One root, two levels, four pages.
     Flat,
+    /// The same with a slot of the first two pages.
+    Half,
     /// Two address spaces like that, a slot in each.
     TwoSpaces,
     /// Eight pages: two roots side by side where the format has that, three levels where not.
@@ -60,10 +62,11 @@ impl Guest {
         1 << (self.address_bits() - 12)
     }
 
-    /// A slot for each space, all pages in it.
+    /// A slot for each space.
     fn slots(self) -> impl Iterator<Item = SlotSpec> {
+        let pages = if self.shape == Shape::Half { 2 } else { self.pages() as u64 };
         (0..self.spaces()).map(move |space| {
-            let range = GfnRange::new(Gfn::new(0), self.pages() as u64).expect("in range");
+            let range = GfnRange::new(Gfn::new(0), pages).expect("in range");
             let memory = MemoryId(u64::from(space) * self.pages() as u64);
             let spec = SlotSpec::new(SlotId(space), AddressSpace(space), range);
             SlotSpec { log: self.log, memory, ..spec }
@@ -71,7 +74,7 @@ impl Guest {
     }
 }
 
-/// A running one. Its pages have one number each, over all its address spaces.
+/// A running one. Its pages have one number each, over all its address spaces; so has its memory.
 pub struct World<F: Format> {
     pub hardware: Arc<Hardware<F>>,
     pub mmu: Mmu<F, Embed<F>>,
@@ -97,8 +100,7 @@ impl<F: Format> World<F> {
 
     pub fn of(plan: Plan, guest: Guest) -> Arc<Self> {
         let slots: Vec<_> = guest.slots().collect();
-        let pages = guest.pages() * slots.len();
-        let hardware = Hardware::new(pages, guest.leaves, guest.accessed, guest.backed);
+        let hardware = Hardware::new(pages_of(&slots), guest.leaves, guest.accessed, guest.backed);
         let hardware = Arc::new(hardware);
         let config = Config {
             spaces: guest.spaces(),
@@ -123,9 +125,9 @@ impl<F: Format> World<F> {
         Arc::new(Self { hardware, mmu, registers, slots, layout, spawned_first })
     }
 
-    /// How many pages it has.
+    /// How many pages of memory it has.
     pub fn pages(&self) -> usize {
-        self.registers.pages * self.slots.len()
+        pages_of(&self.slots)
     }
 
     fn address(&self, page: usize) -> (AddressSpace, Gpa) {
@@ -218,7 +220,7 @@ impl<F: Format> World<F> {
         if protect == Protect::Nothing {
             self.mmu.write_protect_all();
         }
-        self.pages_of(&set)
+        self.named(&set)
     }
 
     /// What is dirty, which stays so.
@@ -227,7 +229,7 @@ impl<F: Format> World<F> {
         for (slot, region) in self.slots.iter().zip(set.regions_mut()) {
             self.mmu.read_dirty(slot.id, region).expect("logged");
         }
-        self.pages_of(&set)
+        self.named(&set)
     }
 
     /// Takes pages of the first slot out of the log, by a mask.
@@ -236,7 +238,7 @@ impl<F: Format> World<F> {
         let range = ClearRange { first: 0, pages: self.slots[0].range.pages() };
         let region = &mut set.regions_mut()[0];
         self.mmu.clear_dirty(SLOT, range, &[mask], region).expect("logged");
-        self.pages_of(&set)
+        self.named(&set)
     }
 
     /// Which pages of the first slot were used since it was last asked.
@@ -244,16 +246,21 @@ impl<F: Format> World<F> {
         let mut set = PageSet::new(&self.layout);
         let region = &mut set.regions_mut()[0];
         self.mmu.age(SLOT, self.slots[0].range, region).expect("it is there");
-        self.pages_of(&set)
+        self.named(&set)
     }
 
-    fn pages_of(&self, set: &PageSet) -> Vec<usize> {
+    /// Which pages of its memory are in a set.
+    fn named(&self, set: &PageSet) -> Vec<usize> {
         let of_slot = |(slot, region): (&SlotSpec, &vellum_memory::RegionSet)| {
             let first = slot.memory.0;
             region.pages().map(|page| usize::try_from(first + page).expect("small")).collect()
         };
         self.slots.iter().zip(set.regions()).flat_map(|pair| -> Vec<_> { of_slot(pair) }).collect()
     }
+}
+
+fn pages_of(slots: &[SlotSpec]) -> usize {
+    slots.iter().map(|slot| usize::try_from(slot.range.pages()).expect("small")).sum()
 }
 
 /// The other side of a migration: what was copied.
