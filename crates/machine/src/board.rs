@@ -1,18 +1,18 @@
 //! A machine without vCPUs: RAM, second-stage tables, and as many memory ports as one asks for.
 
 use crate::embedder::BoardEmbedder;
-use crate::error::BoardError;
+use crate::error::{BoardError, RamError};
 use crate::frames::Frames;
 use crate::port::{Hub, Port, PortError, ShootDown};
-pub use crate::ram::PageSize;
+pub use crate::ram::{PageSize, Place};
 use crate::ram::{RAM_BASE, Ram};
 use crate::walker::{AccessFlags, Regime, Walk, WalkedFormat};
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{Layout, Region};
 #[cfg(feature = "breaks")]
 use vellum_mmu::Break;
-use vellum_mmu::{AccessedBits, Config, Mmu, SlotSpec};
-use vellum_pte::{AddressSpace, GfnRange, PAGE_SHIFT, PAGE_SIZE, SlotId};
+use vellum_mmu::{AccessedBits, Config, Invalidation, Mmu, SlotSpec};
+use vellum_pte::{AddressSpace, Gfn, GfnRange, PAGE_SHIFT, PAGE_SIZE, SlotId};
 
 /// What a board is to have.
 #[derive(Clone, Debug)]
@@ -135,6 +135,34 @@ impl<F: WalkedFormat> Board<F> {
     #[must_use]
     pub fn regime(&self) -> Regime {
         self.regime
+    }
+
+    /// Moves the memory behind a page of the layout to another host frame or, if it is away, back,
+    /// as hosts do that migrate pages. The guest notices nothing; while the page is away,
+    /// [`memory`](Self::memory) shows something else there.
+    ///
+    /// # Errors
+    /// [`RamError::NoRam`], or [`RamError::Refused`] where the host has no memory for the frame.
+    pub fn move_page(&self, gfn: Gfn) -> Result<Place, RamError> {
+        let range = GfnRange::new(gfn, 1).ok_or(RamError::NoRam(gfn))?;
+        let changing = self.invalidate(range);
+        let moved = self.embedder().ram().move_page(gfn);
+        drop(changing);
+        moved
+    }
+
+    /// Gives the memory behind a range of the layout back to the host, as a balloon does. The guest
+    /// finds zeros there.
+    pub fn discard(&self, range: GfnRange) {
+        let changing = self.invalidate(range);
+        self.embedder().ram().discard(range);
+        drop(changing);
+    }
+
+    /// Keeps translations of a range away wherever the layout shows it.
+    fn invalidate(&self, range: GfnRange) -> Vec<Invalidation<'_, F, BoardEmbedder>> {
+        let shown = self.layout.regions().iter().filter(|region| region.range.overlaps(range));
+        shown.map(|region| self.mmu.invalidate(region.space, range)).collect()
     }
 
     fn create_slot(&self, region: Region) -> Result<(), BoardError> {

@@ -4,7 +4,6 @@ use crate::frames::{self, Frames};
 use crate::port::{self, Hub};
 use crate::ram::{HostPage, Ram};
 use crate::rseq::membarrier;
-use vellum_memory::guest::{Bytes, GuestAddress};
 use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, NoBacking, Scope};
 use vellum_pte::{Gfn, Gpa};
 
@@ -82,8 +81,7 @@ impl Embedder for BoardEmbedder {
     }
 
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking> {
-        let at = GuestAddress(home(page).gpa().get() + offset);
-        self.ram.memory().write_slice(bytes, at).map_err(|_| NoBacking)
+        self.ram.write(home(page), offset, bytes).map_err(|_| NoBacking)
     }
 }
 

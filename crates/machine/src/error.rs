@@ -3,7 +3,7 @@
 use crate::port::ShootDown;
 use crate::walker::Regime;
 use vellum_memory::LayoutError;
-use vellum_pte::GfnRange;
+use vellum_pte::{Gfn, GfnRange};
 
 /// Why guest RAM could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum RamError {
     /// Two regions cover the same page without being the same.
     #[error("regions share pages: {0}")]
     Overlap(#[from] vm_memory::GuestRegionCollectionError),
+    /// There is no RAM at the page.
+    #[error("no RAM at frame {0}")]
+    NoRam(Gfn),
     /// The region does not end inside the address space.
     #[error("a region at frame {} ends past the last address", .0.first())]
     PastTheEnd(GfnRange),

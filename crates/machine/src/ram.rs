@@ -1,12 +1,16 @@
 //! Guest RAM: anonymous host memory, of which untouched pages cost nothing.
 
+mod away;
 mod mapping;
 #[cfg(test)]
 mod tests;
 
 use crate::error::RamError;
+use away::{Away, LEFT_BEHIND, Spare};
 use mapping::Mapping;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use vellum_memory::Layout;
+use vellum_memory::guest::{Bytes, PAGE_BYTES, read_page, write_page};
 use vellum_pte::{Gfn, GfnRange, Level, PAGE_SIZE, Pfn};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -60,8 +64,18 @@ impl PageSize {
 pub(crate) struct Ram {
     // Before the mappings, which go when nobody else has their bytes.
     memory: GuestMemoryMmap,
-    _mappings: Vec<Mapping>,
+    mappings: Vec<Mapping>,
     pages: PageSize,
+    away: RwLock<Away>,
+}
+
+/// Where the memory behind a guest page is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Where the board's memory shows it.
+    Home,
+    /// In a host frame of its own; what the board's memory shows there is no part of the guest.
+    Away,
 }
 
 /// What is behind a guest page.
@@ -85,7 +99,7 @@ impl Ram {
         let mappings = ranges.into_iter().map(map).collect::<Result<Vec<_>, _>>()?;
         let regions = mappings.iter().map(Mapping::region).collect::<Result<Vec<_>, _>>()?;
         let memory = GuestMemoryMmap::from_arc_regions(regions)?;
-        Ok(Self { memory, _mappings: mappings, pages })
+        Ok(Self { memory, mappings, pages, away: RwLock::default() })
     }
 
     /// The bytes.
@@ -95,16 +109,65 @@ impl Ram {
 
     /// What is behind a guest page.
     pub(crate) fn page(&self, gfn: Gfn) -> Option<HostPage> {
+        let away = self.away();
+        if let Some(frame) = away.page(gfn).map(Spare::frame) {
+            return Some(HostPage { frame, largest: Level::L1 });
+        }
         let at = GuestAddress(gfn.gpa().get());
         let host = self.memory.get_host_address(at).ok()?.expose_provenance() as u64;
         let region = self.memory.find_region(at)?;
         let (first, last) = (region.start_addr().0, region.last_addr().0);
-        let inside = |size: &PageSize| {
+        let whole = |size: &PageSize| {
             let begin = at.0 - at.0 % size.bytes();
-            begin >= first && last - begin >= size.bytes() - 1
+            let inside = begin >= first && last - begin >= size.bytes() - 1;
+            let alike = (at.0 ^ host).is_multiple_of(size.bytes());
+            inside && alike && !away.any(Gfn::new(begin / PAGE_SIZE), size.bytes() / PAGE_SIZE)
         };
-        let alike = |size: &PageSize| (at.0 ^ host).is_multiple_of(size.bytes());
-        let size = self.pages.downwards().find(|size| alike(size) && inside(size))?;
+        let size = self.pages.downwards().find(whole)?;
         Some(HostPage { frame: Pfn::of_address(host), largest: size.level() })
+    }
+
+    /// Writes into a page from `offset` on, wherever it is. `bytes` end in the page.
+    pub(crate) fn write(&self, gfn: Gfn, offset: u64, bytes: &[u8]) -> Result<(), RamError> {
+        // Held until it is written: a page that moved meanwhile would lose it.
+        let away = self.away();
+        if let (Some(page), Ok(offset)) = (away.page(gfn), usize::try_from(offset)) {
+            page.write(offset, bytes);
+            return Ok(());
+        }
+        let at = GuestAddress(gfn.gpa().get() + offset);
+        self.memory.write_slice(bytes, at).map_err(|_| RamError::NoRam(gfn))
+    }
+
+    /// Moves the memory behind a page to another frame, or back. Nobody may have a translation.
+    pub(crate) fn move_page(&self, gfn: Gfn) -> Result<Place, RamError> {
+        let mut away = self.away_mut();
+        let no_ram = |_| RamError::NoRam(gfn);
+        if let Some(bytes) = away.page(gfn).map(Spare::read) {
+            write_page(&self.memory, gfn, &bytes).map_err(no_ram)?;
+            away.leave(gfn);
+            return Ok(Place::Home);
+        }
+        let mut bytes = [0; PAGE_BYTES];
+        read_page(&self.memory, gfn, &mut bytes).map_err(no_ram)?;
+        away.enter(gfn, &bytes)?;
+        write_page(&self.memory, gfn, &[LEFT_BEHIND; PAGE_BYTES]).map_err(no_ram)?;
+        Ok(Place::Away)
+    }
+
+    /// Gives the memory behind a range back to the host. Nobody may have a translation.
+    pub(crate) fn discard(&self, range: GfnRange) {
+        let mut away = self.away_mut();
+        away.leave_all(range);
+        self.mappings.iter().for_each(|mapping| mapping.discard(range));
+    }
+
+    fn away(&self) -> RwLockReadGuard<'_, Away> {
+        // It is whole between any two statements that can panic (none can).
+        self.away.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn away_mut(&self) -> RwLockWriteGuard<'_, Away> {
+        self.away.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -55,6 +55,18 @@ impl Mapping {
         let region = GuestRegionMmap::with_arc(Arc::clone(&self.bytes), base);
         region.map(Arc::new).ok_or(RamError::PastTheEnd(self.range))
     }
+
+    /// Gives the memory of its part of `range` back to the host: zeros are there when it is touched
+    /// next.
+    pub(super) fn discard(&self, range: GfnRange) {
+        let Some(here) = self.range.intersection(range) else { return };
+        let before = (here.first().get() - self.range.first().get()) * PAGE_SIZE;
+        let (Ok(before), Ok(bytes)) = (usize::try_from(before), size(here, 0)) else { return };
+        let first = self.bytes.as_ptr().wrapping_add(before);
+        // SAFETY: M. The part is inside the mapping, which is private and anonymous, so the kernel
+        // drops its pages. To whoever accesses it, always as atomics or volatile, that is a store.
+        unsafe { libc::madvise(first.cast(), bytes, libc::MADV_DONTNEED) };
+    }
 }
 
 impl Drop for Mapping {
