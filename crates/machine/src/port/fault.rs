@@ -71,7 +71,7 @@ impl<F: WalkedFormat> Port<'_, F> {
 
     /// Stops where the tables have another size of leaf for the address than something cached. Tables
     /// of a later epoch may have: who changed them has shot the old size down before.
-    fn check_size(&mut self, gpa: Gpa, (epoch, found): Found) -> Result<(), BusError> {
+    pub(super) fn check_size(&mut self, gpa: Gpa, (epoch, found): Found) -> Result<(), BusError> {
         let (Some(sizes), Some(leaf)) = (&mut self.sizes, leaf(found)) else { return Ok(()) };
         let differ = sizes.found(gpa.gfn(), epoch, leaf.level) == Sizes::Differ;
         if differ && self.window.epoch() == epoch {

@@ -6,8 +6,9 @@ use crate::board::{Board, BoardConfig, PageSize};
 use crate::bus::{Bus, BusError, Width};
 use crate::frames;
 use crate::port::Port;
-use crate::walker::{TwoSizes, Walk, WalkedFormat};
+use crate::walker::{Translation, TwoSizes, Walk, WalkedFormat};
 use std::sync::atomic::Ordering;
+use vellum_mmu::Access;
 use vellum_pte::{Entry, Gate, Gfn, Gpa, Leaf, Level, PAGE_SIZE, Pfn, Raw, Write};
 
 const BASE: u64 = 0x8000_0000;
@@ -127,6 +128,30 @@ fn a_leaf_around_a_page_that_is_cached_is_a_conflict_on_arm() {
     for order in [Break::First, Break::Forgotten] {
         each_format(&config(PageSize::Small), &Joins(order));
     }
+}
+
+struct Overtaken;
+
+impl Each for Overtaken {
+    fn on<F: WalkedFormat>(&self, board: &Board<F>) {
+        let mut port = board.port().expect("memory");
+        let (epoch, found) = port.look_up(page(0), Access::Read);
+        assert!(found.is_err(), "nothing is mapped");
+        load(&mut port, page(0)).expect("RAM");
+        let (epoch_now, found) = port.look_up(page(0), Access::Read);
+        let whole = found.expect("mapped");
+        assert_eq!(epoch_now, epoch);
+        port.check_size(page(0), (epoch, Ok(whole))).expect("the same size");
+        board.embedder().hub().shoot_down();
+        // A walk that began before the shoot-down and met what was made after it.
+        let part = Translation { level: 1, ..whole };
+        port.check_size(page(1), (epoch, Ok(part))).expect("not cached any more");
+    }
+}
+
+#[test]
+fn a_walk_that_a_shoot_down_overtook_finds_no_conflict() {
+    each_format(&config(PageSize::Huge2M), &Overtaken);
 }
 
 #[test]

@@ -74,6 +74,9 @@ fn nothing_is_mapped_beyond_the_address_bits() {
     for address_bits in [35, 39, 40] {
         let regime = Regime { address_bits, ..USUAL };
         let made = Tables::under(regime, 3, TABLE, PAGE | LEAF);
+        let first = made.entry(3);
+        // Every entry of the root maps the page, those that the address bits do not reach too.
+        (0..512).for_each(|index| EntryAt { index, ..first }.store(first.load()));
         for bit in address_bits..64 {
             let beyond = request(&made, made.gpa().get() | 1 << bit);
             let found = super::walk::<Stage2Walker>(beyond, &mut WalkCache::new());
