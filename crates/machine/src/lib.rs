@@ -6,6 +6,7 @@
 //! | [`board`] | RAM, second-stage tables, memory ports: a machine without vCPUs |
 //! | [`port`] | one vCPU's memory: TLB, walks, faults, shoot-down |
 //! | [`walker`] | table walkers by the processors' manuals |
+//! | `ram` | guest RAM: aligned for huge leaves, and pages that move |
 //! | [`frames`] | table frames and their quarantine |
 //! | [`log`] | the board's dirty log for consumers |
 //! | [`vcpu`] | RV64IMA harts: a small predecoded interpreter |
