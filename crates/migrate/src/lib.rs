@@ -45,6 +45,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod address;
+mod breaks;
 mod cancel;
 mod destination;
 mod digest;
@@ -63,6 +64,7 @@ mod zero;
 mod tests;
 
 pub use address::{Address, ConnectError, ListenError, ParseAddressError};
+pub use breaks::Break;
 pub use cancel::Cancel;
 pub use destination::{Answerer, Limits, Received, Receiver, Served};
 pub use digest::{Difference, Digest};

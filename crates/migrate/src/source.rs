@@ -23,6 +23,9 @@ mod stopped;
 pub use hand_over::Unknown;
 
 use crate::address::Address;
+#[cfg(feature = "breaks")]
+use crate::breaks::Break;
+use crate::breaks::Breaks;
 use crate::cancel::Cancel;
 use crate::failure::{BoxError, Failure};
 use crate::guest::SourceGuest;
@@ -47,6 +50,18 @@ pub struct Options {
     pub patience: Duration,
     /// What stops the attempt from outside.
     pub cancel: Cancel,
+    /// A deliberate bug.
+    #[cfg(feature = "breaks")]
+    pub broken: Option<Break>,
+}
+
+impl Options {
+    fn breaks(&self) -> Breaks {
+        Breaks {
+            #[cfg(feature = "breaks")]
+            chosen: self.broken,
+        }
+    }
 }
 
 impl Default for Options {
@@ -57,6 +72,8 @@ impl Default for Options {
             verify: Verify::Compare,
             patience: Duration::from_secs(30),
             cancel: Cancel::new(),
+            #[cfg(feature = "breaks")]
+            broken: None,
         }
     }
 }

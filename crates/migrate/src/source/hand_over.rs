@@ -4,6 +4,7 @@ use super::greet::connect_to;
 use super::live::Live;
 use super::stopped::Stopped;
 use super::{Kept, Moved, Outcome};
+use crate::breaks::Break;
 use crate::cancel::Cancel;
 use crate::failure::{Cause, Failure};
 use crate::guest::SourceGuest;
@@ -72,6 +73,9 @@ impl<G: SourceGuest> Stopped<G> {
     }
 
     fn unknown(mut self, cause: Cause) -> Outcome<G> {
+        if self.live.held.options.breaks().has(Break::ResumeUnasked) {
+            return Outcome::Kept(*self.keep(Phase::HandOver, cause));
+        }
         self.live.held = self.live.held.ended();
         let failure = cause.during(Phase::HandOver);
         Outcome::Unknown(Unknown { stopped: Box::new(self), failure })

@@ -6,6 +6,7 @@ use super::held::Held;
 use super::pace::Pace;
 use super::round::{Done, Load, Origin, Traffic};
 use super::stopped::Stopped;
+use crate::breaks::Break;
 use crate::failure::Cause;
 use crate::guest::SourceGuest;
 use crate::identity::{InstanceId, MigrationId};
@@ -98,7 +99,12 @@ impl<G: SourceGuest> Live<G> {
 
 /// What is to be sent, and the log on.
 fn load_and_log<G: SourceGuest>(held: &mut Held<G>) -> Result<Load, Cause> {
-    let load = Load::try_new(held.layout())?;
+    let layout = held.layout();
+    let load = if held.options.breaks().has(Break::ForgetOwed) {
+        Load::nothing(layout)?
+    } else {
+        Load::everything(layout)?
+    };
     held.guest.dirty().start().map_err(|error| Cause::Log(Box::new(error)))?;
     Ok(load)
 }

@@ -43,9 +43,18 @@ impl Load {
     ///
     /// # Errors
     /// No memory for it.
-    pub(super) fn try_new(layout: Layout) -> Result<Self, TryReserveError> {
-        let (mut round, taken) = (PageSet::try_new(&layout)?, PageSet::try_new(&layout)?);
-        round.regions_mut().iter_mut().for_each(fill);
+    pub(super) fn everything(layout: Layout) -> Result<Self, TryReserveError> {
+        let mut load = Self::nothing(layout)?;
+        load.round.regions_mut().iter_mut().for_each(fill);
+        Ok(load)
+    }
+
+    /// Nothing is to be sent yet.
+    ///
+    /// # Errors
+    /// No memory for what is to come.
+    pub(super) fn nothing(layout: Layout) -> Result<Self, TryReserveError> {
+        let (round, taken) = (PageSet::try_new(&layout)?, PageSet::try_new(&layout)?);
         Ok(Self { layout, round, taken, batch: Batch::try_new()? })
     }
 }
