@@ -19,14 +19,26 @@ pub(crate) enum Step {
     Loom,
     /// The library runs where there is no std and no libc.
     Freestanding,
-    /// Every deliberate bug makes a migration fail its verification.
+    /// Every deliberate bug makes a migration, or a cell of the failure matrix, fail.
     Breaks,
-    /// Either process killed at random moments: no page lost, never two guests.
-    Kill,
+    /// Every phase of a migration against everything that can go wrong: no page lost, never two guests.
+    Matrix(Runs),
     /// The documentation builds and no link in it is broken.
     Docs,
     /// Licences, sources and duplicate versions of what is linked in.
     Deny,
+}
+
+/// How thorough a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct Runs {
+    /// How often each failure strikes in each phase.
+    #[arg(long, value_name = "N", default_value_t = Self::USUAL.runs)]
+    runs: u32,
+}
+
+impl Runs {
+    const USUAL: Self = Self { runs: 3 };
 }
 
 impl Step {
@@ -39,14 +51,15 @@ impl Step {
         Self::Conformance,
         Self::Loom,
         Self::Freestanding,
-        Self::Kill,
+        Self::Matrix(Runs::USUAL),
         Self::Breaks,
         Self::Docs,
     ];
 
     /// What it is called on the command line.
     pub(crate) fn name(self) -> String {
-        format!("{self:?}").to_lowercase()
+        let spelt = format!("{self:?}").to_lowercase();
+        spelt.split('(').next().unwrap_or_default().to_owned()
     }
 
     /// What it proves.
@@ -59,7 +72,7 @@ impl Step {
             Self::Loom => "the shipped lock-free functions under loom",
             Self::Freestanding => "the library without std and libc",
             Self::Breaks => "every deliberate bug is caught",
-            Self::Kill => "processes killed at random moments",
+            Self::Matrix(_) => "every phase of a migration against every failure",
             Self::Docs => "the documentation builds, links included",
             Self::Deny => "licences, sources, duplicate versions",
         }
@@ -75,7 +88,7 @@ impl Step {
             Self::Loom => loom(),
             Self::Freestanding => freestanding::run(),
             Self::Breaks => breaks(),
-            Self::Kill => run(cargo("test --locked --release -p vellum-cli --test kill")),
+            Self::Matrix(runs) => matrix(runs),
             Self::Docs => docs(),
             Self::Deny => deny::run(tool::Missing::Name),
         }
@@ -98,6 +111,11 @@ fn breaks() -> Result<(), Failure> {
     run(cargo(
         "test --locked --release -p vellum-cli --features breaks --test breaks -- --test-threads=1",
     ))
+}
+
+fn matrix(Runs { runs }: Runs) -> Result<(), Failure> {
+    let test = "test --locked --release -p vellum-cli --test matrix --";
+    run(cargo(&format!("{test} --runs {runs}")))
 }
 
 /// In a target folder of its own: `--cfg loom` would rebuild everything at every change of step.

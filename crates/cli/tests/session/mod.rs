@@ -1,6 +1,7 @@
 //! The real binary, run as a person or a program runs it.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -53,6 +54,12 @@ impl Folder {
 
     pub(crate) fn unix(&self, name: &str) -> String {
         format!("unix:{}", self.path(name).display())
+    }
+
+    /// What is in it, by name.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).expect("the folder is there").flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -175,9 +182,55 @@ impl Session {
 
     /// As Ctrl-C does.
     pub(crate) fn interrupt(&self) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-INT", &pid]).status();
-        assert!(status.expect("kill is there").success());
+        self.signal(Signal::INT);
+    }
+
+    /// As Ctrl-Z does; returns when none of its threads runs any more.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        while !self.is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Lets it run on after a [`stop`](Self::stop).
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// From now on the system gives it so many bytes more than it has, and no more.
+    pub(crate) fn limit_memory(&self, more: u64) {
+        let has = self.status_line("VmSize:").trim_end_matches(" kB").parse::<u64>();
+        let most = has.expect("a number of kilobytes") * 1024 + more;
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        prlimit(Some(self.process()), Resource::As, limit).expect("the process is ours");
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Nobody has waited for it, so its number is its own even after its end.
+        kill_process(self.process(), signal).expect("the process is ours");
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Whether every thread is stopped. The last ones to run end their turns first.
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it is there");
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The name before may hold anything.
+            stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+        })
+    }
+
+    /// What the system says of it.
+    fn status_line(&self, name: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it is there");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("the system says it").trim().to_owned()
     }
 
     /// Waits for its end.
