@@ -3,6 +3,7 @@
 use crate::args::{Format, Migrate, PageSize, Track};
 use clap::ValueEnum;
 use std::time::Duration;
+use vellum_migrate::Options;
 use vellum_mmu::Break;
 
 /// A deliberate bug that a migration must not survive.
@@ -22,12 +23,16 @@ pub(crate) enum Name {
     ReadLifts,
     /// A huge leaf is split into storable ones
     SplitLifts,
+    /// A source forgets what it owes after an attempt that failed
+    ForgetOwed,
+    /// A source runs its guest on without asking where it runs
+    ResumeUnasked,
 }
 
 impl Name {
-    /// As the library calls it.
-    pub(crate) fn bug(self) -> Break {
-        match self {
+    /// As the library calls it that tracks writes, if it is in there.
+    pub(crate) fn of_tracking(self) -> Option<Break> {
+        Some(match self {
             Self::MarkEarly => Break::MarkEarly,
             Self::SkipFlush => Break::SkipFlush,
             Self::DropBit => Break::DropBit,
@@ -35,15 +40,26 @@ impl Name {
             Self::ClearMore => Break::ClearMore,
             Self::ReadLifts => Break::ReadLifts,
             Self::SplitLifts => Break::SplitLifts,
+            Self::ForgetOwed | Self::ResumeUnasked => return None,
+        })
+    }
+
+    /// As the library calls it that migrates, if it is in there and shows in this attempt, from 0.
+    fn of_migration(self, attempt: u32) -> Option<vellum_migrate::Break> {
+        match self {
+            Self::ForgetOwed if attempt > 0 => Some(vellum_migrate::Break::ForgetOwed),
+            Self::ResumeUnasked => Some(vellum_migrate::Break::ResumeUnasked),
+            _ => None,
         }
     }
 
     /// Only write-protect-all pushes down and parks, only manual protect clears.
-    fn track(self) -> Track {
+    fn track(self, asked: Track) -> Track {
         match self {
             Self::MarkEarly | Self::SkipFlush | Self::DropBit | Self::SplitLifts => Track::PerPage,
             Self::LateSettle | Self::ReadLifts => Track::ProtectAll,
             Self::ClearMore => Track::Manual,
+            Self::ForgetOwed | Self::ResumeUnasked => asked,
         }
     }
 
@@ -57,12 +73,18 @@ impl Name {
     }
 }
 
-/// What was asked for, arranged so that the bug, if there is to be one, bites. That is between
-/// rounds: with a downtime that nothing fits, there are as many as can be.
+/// Options that hold the bug, if there is to be one, for this attempt, from 0.
+pub(crate) fn options(bug: Option<Name>, attempt: u32) -> Options {
+    Options { broken: bug.and_then(|bug| bug.of_migration(attempt)), ..Options::default() }
+}
+
+/// What was asked for, arranged so that a bug of the tracking, if there is to be one, bites. That is
+/// between rounds: with a downtime that nothing fits, there are as many as can be.
 pub(crate) fn arranged(args: &Migrate) -> Migrate {
-    let Some(bug) = args.broken else { return args.clone() };
+    let tracking = args.broken.filter(|bug| bug.of_tracking().is_some());
+    let Some(bug) = tracking else { return args.clone() };
     Migrate {
-        track: bug.track(),
+        track: bug.track(args.track),
         format: bug.format(args.format),
         page_size: bug.page_size(args.page_size),
         downtime: Duration::from_nanos(1),

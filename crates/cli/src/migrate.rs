@@ -111,7 +111,7 @@ fn config(args: &Migrate) -> MachineConfig {
         seed: args.seed,
         pages: args.page_size.into(),
         #[cfg(feature = "breaks")]
-        broken: args.broken.map(crate::breaks::Name::bug),
+        broken: args.broken.and_then(crate::breaks::Name::of_tracking),
         ..MachineConfig::new(args.memory.bytes(), args.vcpus as usize)
     }
 }
@@ -139,6 +139,8 @@ impl Job<'_> {
             count: self.args.attempts,
             interrupt: &self.interrupt,
             show: &self.show,
+            #[cfg(feature = "breaks")]
+            broken: self.args.broken,
         };
         let ending = attempts.run(source, child.as_mut());
         Ok(self.judge(ending, child.as_mut()))

@@ -47,6 +47,8 @@ pub(super) struct Attempts<'a> {
     pub(super) count: u32,
     pub(super) interrupt: &'a Interrupt,
     pub(super) show: &'a Show,
+    #[cfg(feature = "breaks")]
+    pub(super) broken: Option<crate::breaks::Name>,
 }
 
 /// What somebody has decided about a guest that may be in two places.
@@ -66,31 +68,32 @@ impl Attempts<'_> {
         mut guest: G,
         mut child: Option<&mut Destination>,
     ) -> Ending {
-        let mut left = self.count;
+        let mut attempt = 0;
         loop {
-            left -= 1;
-            let kept = match self.once(guest, child.as_deref_mut()) {
+            let kept = match self.once(attempt, guest, child.as_deref_mut()) {
                 Ok(kept) => kept,
                 Err(ending) => return *ending,
             };
             let reason = kept.failure.to_string();
             self.show.say(&Event::RunsOn { reason: reason.clone() });
             let cancelled = matches!(kept.failure.cause, Cause::Cancelled);
-            if left == 0 || cancelled || !self.pause() {
+            attempt += 1;
+            if attempt == self.count || cancelled || !self.pause() {
                 return Ending::Kept { reason, report: kept.report };
             }
             guest = kept.guest;
         }
     }
 
-    /// One attempt. `Err` is its end where there can be no other.
+    /// One attempt, from 0. `Err` is its end where there can be no other.
     fn once<G: SourceGuest>(
         &self,
+        attempt: u32,
         guest: G,
         child: Option<&mut Destination>,
     ) -> Result<Kept<G>, Box<Ending>> {
         let mut watch = Watch::new(self.show);
-        let outcome = migrate(guest, self.to, &self.options(), &mut |now| watch.see(now));
+        let outcome = migrate(guest, self.to, &self.options(attempt), &mut |now| watch.see(now));
         match outcome {
             Outcome::Moved(moved) => Err(self.moved(moved.report)),
             Outcome::Kept(kept) => Ok(kept),
@@ -98,13 +101,24 @@ impl Attempts<'_> {
         }
     }
 
-    fn options(&self) -> Options {
+    fn options(&self, attempt: u32) -> Options {
         Options {
             downtime: self.downtime,
             patience: self.patience,
             cancel: self.interrupt.cancel(),
-            ..Options::default()
+            ..self.usual(attempt)
         }
+    }
+
+    #[cfg(not(feature = "breaks"))]
+    #[allow(clippy::unused_self)]
+    fn usual(&self, _: u32) -> Options {
+        Options::default()
+    }
+
+    #[cfg(feature = "breaks")]
+    fn usual(&self, attempt: u32) -> Options {
+        crate::breaks::options(self.broken, attempt)
     }
 
     fn moved(&self, report: Report) -> Box<Ending> {
