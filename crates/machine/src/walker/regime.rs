@@ -20,6 +20,6 @@ pub enum AccessFlags {
     ByHardware,
     /// Nobody but software: EPTP bit 6 clear; VTCR_EL2.{HA,HD} = {0,0}, the only way on Arm
     /// processors without FEAT_HAFDBS. There an access through a page without A faults, and a store
-    /// needs S2AP[1] whatever DBM says.
+    /// needs `S2AP[1]` whatever DBM says.
     BySoftware,
 }

@@ -22,9 +22,9 @@ const SHAREABILITY: u64 = 0b11 << 8;
 const INNER_SHAREABLE: u64 = 0b11 << 8;
 /// AF.
 const ACCESSED: u64 = 1 << 10;
-/// DBM: where it is set, S2AP[1] is the dirty state and hardware may set it.
+/// DBM: where it is set, `S2AP[1]` is the dirty state and hardware may set it.
 const MODIFIER: u64 = 1 << 51;
-/// XN[1] with XN[0] clear: no execution. XN[0] alone: none at EL1.
+/// `XN[1]` with `XN[0]` clear: no execution. `XN[0]` alone: none at EL1.
 const NO_EXECUTE: u64 = 0b11 << 53;
 const EXECUTABLE: [u64; 2] = [0b00 << 53, 0b11 << 53];
 /// Output address, and table address.
