@@ -1,22 +1,27 @@
 //! A hypervisor of our own, as small as one can be: frames from the heap, memory that exists where
-//! it was written, CPUs that are numbers, and TLBs that are one map. It counts, takes snapshots of
-//! all table frames, runs out of frames and forgets shoot-downs, all on request.
+//! it was written and may move, CPUs that are numbers, and a TLB for each. It counts, takes
+//! snapshots of all table frames, runs out of frames and forgets shoot-downs, all on request.
 #![allow(unsafe_code)]
 
 mod cpu;
 mod frames;
+mod host;
+mod tlb;
 
-pub use cpu::{Cpu, Refused, VirtualCpu};
+pub use cpu::{Cpu, OnRetry, Refused, VirtualCpu};
 pub use frames::{Snapshot, changed_entries};
+pub use host::{Backings, Change, Home, HostMemory, Rule};
 
-use crate::model::page_of;
 use frames::Bank;
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tlb::Tlb;
 use vellum_memory::guest::Page;
-use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, NoBacking, Scope};
-use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn};
+use vellum_mmu::{AccessedBits, Backing, Embedder, Frame, GuestPage, NoBacking, Scope};
+use vellum_pte::{Gfn, Gpa, Level};
 
 /// Whoever wants to say when an embedder's memory ends. The embedder's own bookkeeping calls it
 /// too, so that only the library's allocations are counted.
@@ -42,40 +47,82 @@ impl Memory for Plenty {
     }
 }
 
-/// A CPU's cached translation: whose, of which page, to which frame, and whether stores pass.
-type Tlb = BTreeMap<(usize, AddressSpace, Gfn), (Pfn, CachedWrite)>;
+/// How many CPUs it has room for.
+pub const MOST_CPUS: usize = 64;
 
-/// Whether a cached translation lets stores pass.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum CachedWrite {
-    Allowed,
-    Refused,
+thread_local! {
+    /// Which CPU this thread is while it is in the library.
+    static RUNNING: Cell<usize> = const { Cell::new(0) };
 }
 
+/// What happens between an answer of [`Embedder::resolve`] and its arrival.
+type Interlude = Box<dyn FnOnce() + Send>;
+
 /// What the hypervisor brings, for one VM.
-#[derive(Debug, Default)]
 pub struct Hypervisor<M = Plenty> {
     memory: M,
+    accessed: AccessedBits,
     bank: Mutex<Bank>,
-    /// The guest's bytes by host address. A guest frame number is a host frame number here.
-    bytes: Mutex<BTreeMap<u64, u8>>,
-    tlb: Mutex<Tlb>,
+    host: Mutex<HostMemory>,
+    tlbs: [Mutex<Tlb>; MOST_CPUS],
     shoot_downs: AtomicU64,
     /// Which shoot-down does nothing; from 1 on.
     forgotten: AtomicU64,
+    local_flushes: LocalFlushes,
+    interlude: Mutex<Option<Interlude>>,
+}
+
+/// What becomes of the library's wish to flush one address on its own CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LocalFlushes {
+    Made,
+    Forgotten,
+}
+
+impl<M> fmt::Debug for Hypervisor<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hypervisor").field("shoot_downs", &self.shoot_downs).finish_non_exhaustive()
+    }
+}
+
+impl<M: Memory + Default> Default for Hypervisor<M> {
+    fn default() -> Self {
+        Self::with_memory(M::default())
+    }
 }
 
 impl<M: Memory> Hypervisor<M> {
-    /// With memory as `memory` says.
+    /// With memory as `memory` says, in small pages, and processors that set A and D.
     pub fn with_memory(memory: M) -> Self {
         Self {
             memory,
+            accessed: AccessedBits::Set,
             bank: Mutex::default(),
-            bytes: Mutex::default(),
-            tlb: Mutex::default(),
+            host: Mutex::default(),
+            tlbs: std::array::from_fn(|_| Mutex::default()),
             shoot_downs: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
+            local_flushes: LocalFlushes::Made,
+            interlude: Mutex::new(None),
         }
+    }
+
+    /// With host memory of this kind.
+    #[must_use]
+    pub fn backed_by(self, rule: Rule) -> Self {
+        Self { host: Mutex::new(HostMemory::new(rule)), ..self }
+    }
+
+    /// With processors that set A and D, or not: what the library is told too.
+    #[must_use]
+    pub fn with_accessed_bits(self, accessed: AccessedBits) -> Self {
+        Self { accessed, ..self }
+    }
+
+    /// Its `flush_local` will do nothing.
+    #[must_use]
+    pub fn that_never_flushes_locally(self) -> Self {
+        Self { local_flushes: LocalFlushes::Forgotten, ..self }
     }
 
     /// Its `number`-th shoot-down, from 1 on, will do nothing.
@@ -86,6 +133,11 @@ impl<M: Memory> Hypervisor<M> {
     /// How many shoot-downs it was asked for.
     pub fn shoot_downs(&self) -> u64 {
         self.shoot_downs.load(Ordering::Relaxed)
+    }
+
+    /// The next answer about what is behind a page is on its way while `work` is done.
+    pub fn during_next_answer(&self, work: impl FnOnce() + Send + 'static) {
+        *locked(&self.interlude) = Some(Box::new(work));
     }
 
     /// What all table frames hold now.
@@ -100,38 +152,61 @@ impl<M: Memory> Hypervisor<M> {
 
     /// Eight bytes of guest memory, read behind the tables' back.
     pub fn peek(&self, at: Gpa) -> u64 {
-        let bytes = locked(&self.bytes);
-        let byte = |index| bytes.get(&(at.get() + index)).copied().unwrap_or(0);
-        u64::from_le_bytes(std::array::from_fn(|index| byte(index as u64)))
+        let page = self.page(Home(at.gfn().get()));
+        let first = usize::try_from(at.offset()).expect("in the page");
+        u64::from_le_bytes(page[first..first + 8].try_into().expect("eight"))
     }
 
-    /// A page of guest memory, read behind the tables' back.
-    pub fn page(&self, gfn: Gfn) -> Page {
-        page_of(&locked(&self.bytes), gfn.gpa().get())
+    /// A page of guest memory, read behind the tables' back; zero where there is none.
+    pub fn page(&self, home: Home) -> Page {
+        locked(&self.host).page(home)
     }
 
-    fn poke(&self, at: u64, bytes: &[u8]) {
-        let mut memory = locked(&self.bytes);
-        memory.extend((at..).zip(bytes.iter().copied()));
+    /// The pages of guest memory that were ever written.
+    pub fn written(&self) -> Vec<Home> {
+        locked(&self.host).written()
     }
+
+    /// Changes what is behind some pages, which the library was told to invalidate.
+    pub fn change(&self, homes: Range<Home>, change: Change) {
+        self.memory.unlimited(|| locked(&self.host).change(homes, change));
+    }
+
+    fn forget(&self, cpu: usize, gfn: Gfn) {
+        locked(&self.tlbs[cpu]).forget(gfn);
+    }
+}
+
+/// A page of a slot, wherever the guest sees it now.
+fn home(page: GuestPage) -> Home {
+    Home(page.memory.0 + page.index)
 }
 
 impl<M: Memory> Embedder for Hypervisor<M> {
     fn allocate_frame(&self) -> Option<Frame> {
+        self.allocate_roots(1)
+    }
+
+    fn allocate_roots(&self, tables: u32) -> Option<Frame> {
         if !self.memory.has_frame() {
             return None;
         }
-        self.memory.unlimited(|| Some(locked(&self.bank).allocate()))
+        self.memory.unlimited(|| Some(locked(&self.bank).allocate(tables)))
     }
 
     fn release_frame(&self, frame: Frame) {
-        self.memory.unlimited(|| locked(&self.bank).release(&frame));
+        self.release_roots(frame, 1);
+    }
+
+    fn release_roots(&self, first: Frame, tables: u32) {
+        self.memory.unlimited(|| locked(&self.bank).release(&first, tables));
     }
 
     fn shoot_down(&self, _scope: Scope) {
         let number = self.shoot_downs.fetch_add(1, Ordering::Relaxed) + 1;
         if number != self.forgotten.load(Ordering::Relaxed) {
-            self.memory.unlimited(|| locked(&self.tlb).clear());
+            let clear = || self.tlbs.iter().for_each(|tlb| locked(tlb).clear());
+            self.memory.unlimited(clear);
         }
     }
 
@@ -145,16 +220,27 @@ impl<M: Memory> Embedder for Hypervisor<M> {
         std::thread::yield_now();
     }
 
+    fn flush_local(&self, gpa: Gpa) {
+        if self.local_flushes == LocalFlushes::Made {
+            self.memory.unlimited(|| self.forget(RUNNING.get(), gpa.gfn()));
+        }
+    }
+
     fn resolve(&self, page: GuestPage) -> Option<Backing> {
-        let (frame, write) = (Pfn::new(page.memory.0 + page.index), BackingWrite::Allowed);
-        Some(Backing { frame, write, largest: Level::L1 })
+        let answer = locked(&self.host).resolve(home(page));
+        let interlude = locked(&self.interlude).take();
+        interlude.into_iter().for_each(|work| self.memory.unlimited(work));
+        answer
     }
 
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking> {
-        let at = Gfn::new(page.memory.0 + page.index).gpa().get() + offset;
-        self.memory.unlimited(|| self.poke(at, bytes));
-        Ok(())
+        self.memory.unlimited(|| locked(&self.host).write(home(page), offset, bytes))
     }
+}
+
+/// Pages of a leaf at `level`.
+fn pages_of(level: Level) -> u64 {
+    1 << (9 * u32::from(level.get() - 1))
 }
 
 /// What it protects is whole between any two statements that can panic.

@@ -1,55 +1,78 @@
 //! What the library does, as naively as it can be said: maps of slots, sets of pages, bytes.
 
+mod log;
+mod memory;
+mod used;
+
+pub use log::{Clearing, Log, Pages, Writer};
+pub use memory::Contents;
+use used::Meanwhile;
+pub use used::Used;
+
+use crate::hypervisor::Home;
 use std::collections::{BTreeMap, BTreeSet};
-use vellum_memory::guest::{PAGE_BYTES, Page};
-use vellum_mmu::{CreateSlotError, LogMode, NoSlot, SlotAccess, SlotSpec};
-use vellum_pte::{AddressSpace, Gfn, Gpa, PAGE_SIZE, SlotId};
+use std::ops::Range;
+use vellum_mmu::{
+    ChangeSlotError, CreateSlotError, Initial, LogMode, NoSlot, SlotAccess, SlotSpec,
+};
+use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa, SlotId};
 
 /// A VM: its slots, and what its memory holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Model {
-    slots: BTreeMap<SlotId, (SlotSpec, Option<Log>)>,
-    bytes: BTreeMap<u64, u8>,
-    spaces: u16,
+    slots: BTreeMap<SlotId, Slot>,
+    /// What its memory holds.
+    pub contents: Contents,
+    /// Pages whose memory is being changed.
+    invalid: Vec<(AddressSpace, GfnRange)>,
+    /// All that were since nothing was being changed.
+    held_up: Vec<GfnRange>,
+    shape: Shape,
 }
 
-/// The page at `address` of bytes that are zero where they are not in the map.
-#[must_use]
-pub fn page_of(bytes: &BTreeMap<u64, u8>, address: u64) -> Page {
-    let mut page = [0; PAGE_BYTES];
-    for (at, byte) in bytes.range(address..address + PAGE_SIZE) {
-        page[usize::try_from(at - address).expect("in the page")] = *byte;
+/// What does not change in a VM.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How many address spaces.
+    pub spaces: u16,
+    /// The page after the last that can be addressed.
+    pub limit: Gfn,
+    /// Pages of the largest leaf that host memory allows.
+    pub grain: u64,
+}
+
+/// A memslot.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// What it is; `log` as it was made.
+    pub spec: SlotSpec,
+    /// Its log.
+    pub log: Option<Log>,
+    /// Which of its pages were accessed.
+    pub used: Used,
+}
+
+impl Slot {
+    /// Where a page of it is in memory.
+    #[must_use]
+    pub fn home(&self, gfn: Gfn) -> Home {
+        Home(self.spec.memory.0 + self.page(gfn))
     }
-    page
-}
 
-/// The log of one slot.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Log {
-    /// The dirty pages.
-    pub dirty: BTreeSet<u64>,
-    /// Groups of 64 pages in which a write was reported. Where the guest has mapped nothing near,
-    /// the library may keep such a mark for the whole group: marking never allocates.
-    pub loose: BTreeSet<u64>,
-}
-
-impl Log {
-    /// Marks a page.
-    pub fn mark(&mut self, page: u64, by: Writer) {
-        self.dirty.insert(page);
-        if by == Writer::Reported {
-            self.loose.insert(page / 64);
-        }
+    /// The place of a page of it.
+    #[must_use]
+    pub fn page(&self, gfn: Gfn) -> u64 {
+        gfn.get() - self.spec.range.first().get()
     }
-}
 
-/// How the library learns of a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Writer {
-    /// It sees it: a vCPU's fault, a `GuestWriter`, a page owed.
-    Seen,
-    /// It is told afterwards, by `mark_dirty`.
-    Reported,
+    /// Where the guest sees those of some pages of memory that it shows.
+    fn shows(&self, homes: &Range<Home>) -> Option<GfnRange> {
+        let SlotSpec { memory, range, .. } = self.spec;
+        let first = homes.start.0.max(memory.0);
+        let end = homes.end.0.min(memory.0 + range.pages());
+        let gfn = Gfn::new(range.first().get() + first.checked_sub(memory.0)?);
+        GfnRange::new(gfn, end.checked_sub(first)?).filter(|range| range.pages() > 0)
+    }
 }
 
 /// Why the model refuses.
@@ -57,39 +80,99 @@ pub enum Writer {
 pub enum Refusal {
     /// No such slot, or none at the address.
     NoSlot,
-    /// The slot is read-only.
+    /// The slot or what is behind it is read-only.
     ReadOnly,
+    /// Nothing is behind the page.
+    NoBacking,
     /// The slot has no log.
     NotLogged,
+}
+
+/// Whether an access is put off because memory is being changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retry {
+    /// It is.
+    Must,
+    /// It is, unless the page is mapped: changes elsewhere may hold it up.
+    May,
+    /// It is not.
+    No,
 }
 
 impl Model {
     /// Without slots, and with all memory zero.
     #[must_use]
-    pub fn new(spaces: u16) -> Self {
-        Self { spaces, ..Self::default() }
+    pub fn new(shape: Shape) -> Self {
+        let (slots, contents, invalid, held_up) = Default::default();
+        Self { slots, contents, invalid, held_up, shape }
     }
 
-    /// Whether a slot may be created, and whichever stands in its way if not.
+    /// Whether a slot may be created, and whatever stands in its way if not.
     #[must_use]
     pub fn obstacles(&self, spec: &SlotSpec) -> Vec<CreateSlotError> {
-        let overlaps = |other: &&SlotSpec| {
-            other.id == spec.id || other.space == spec.space && other.range.overlaps(spec.range)
-        };
+        let same = self.slots.get(&spec.id).map(|slot| CreateSlotError::Exists(slot.spec.id));
+        self.obstacles_there(spec).into_iter().chain(same).collect()
+    }
+
+    /// What stands in the way of a slot where it is to be.
+    fn obstacles_there(&self, spec: &SlotSpec) -> Vec<CreateSlotError> {
+        let (end, limit) = (spec.range.end(), self.shape.limit);
         if spec.range.pages() == 0 {
             return vec![CreateSlotError::Empty];
         }
-        if spec.space.0 >= self.spaces {
+        if spec.space.0 >= self.shape.spaces {
             return vec![CreateSlotError::NoSuchSpace(spec.space)];
         }
-        let in_the_way = self.slots.values().map(|(other, _)| other).filter(overlaps);
-        in_the_way.map(|other| CreateSlotError::Exists(other.id)).collect()
+        if end > limit {
+            return vec![CreateSlotError::OutOfReach { end, limit }];
+        }
+        let others = self.slots.values().map(|slot| slot.spec).filter(|other| other.id != spec.id);
+        let there =
+            others.filter(|other| other.space == spec.space && other.range.overlaps(spec.range));
+        there.map(|other| CreateSlotError::Exists(other.id)).collect()
     }
 
     /// Adds a slot that nothing stands in the way of.
     pub fn create(&mut self, spec: SlotSpec) {
-        let log = (spec.log != LogMode::Off).then(Log::default);
-        self.slots.insert(spec.id, (spec, log));
+        let pages = spec.range.pages();
+        let log = match spec.log {
+            LogMode::Off => None,
+            LogMode::On => Some(Log::new(pages, Initial::Clean)),
+            LogMode::AllSet => Some(Log::new(pages, Initial::AllSet)),
+        };
+        let used = Used::new(self.shape.grain);
+        self.slots.insert(spec.id, Slot { spec, log, used });
+    }
+
+    /// Whether a slot may become `spec`, and whatever stands in its way if not.
+    #[must_use]
+    pub fn change_obstacles(&self, spec: &SlotSpec) -> Vec<ChangeSlotError> {
+        let there = self.obstacles_there(spec).into_iter().map(ChangeSlotError::Place);
+        let fixed = |slot: &Slot| {
+            let may_change = SlotSpec { range: spec.range, log: spec.log, ..slot.spec };
+            may_change != *spec || slot.spec.range.pages() != spec.range.pages()
+        };
+        let other = match self.slots.get(&spec.id) {
+            None => Some(ChangeSlotError::NoSlot(NoSlot(spec.id))),
+            Some(slot) => fixed(slot).then_some(ChangeSlotError::Fixed(spec.id)),
+        };
+        there.chain(other).collect()
+    }
+
+    /// Makes a slot what `spec` says, which nothing stands in the way of. Its memory, its log and
+    /// the place of every page in both stay.
+    pub fn change(&mut self, spec: SlotSpec) {
+        let slot = self.slots.get_mut(&spec.id).expect("nothing stands in the way");
+        if slot.spec.range != spec.range {
+            slot.spec.range = spec.range;
+            slot.used.forget_all();
+        }
+        match (&slot.log, spec.log) {
+            (None, LogMode::On) => self.start(spec.id, Initial::Clean).expect("it is there"),
+            (None, LogMode::AllSet) => self.start(spec.id, Initial::AllSet).expect("it is there"),
+            (Some(_), LogMode::Off) => self.stop(spec.id).expect("it is on"),
+            _ => {}
+        }
     }
 
     /// Removes a slot.
@@ -104,9 +187,10 @@ impl Model {
     ///
     /// # Errors
     /// There is no such slot.
-    pub fn start(&mut self, id: SlotId) -> Result<(), Refusal> {
-        let (_, log) = self.slots.get_mut(&id).ok_or(Refusal::NoSlot)?;
-        log.get_or_insert_default();
+    pub fn start(&mut self, id: SlotId, initial: Initial) -> Result<(), Refusal> {
+        let slot = self.slots.get_mut(&id).ok_or(Refusal::NoSlot)?;
+        let pages = slot.spec.range.pages();
+        slot.log.get_or_insert_with(|| Log::new(pages, initial));
         Ok(())
     }
 
@@ -116,9 +200,29 @@ impl Model {
     /// No slot, no log.
     pub fn stop(&mut self, id: SlotId) -> Result<(), Refusal> {
         self.log(id)?;
-        let (_, log) = self.slots.get_mut(&id).ok_or(Refusal::NoSlot)?;
-        *log = None;
+        self.slot(id)?.log = None;
+        self.recover(id)
+    }
+
+    /// Brings huge leaves back where nothing is logged.
+    ///
+    /// # Errors
+    /// No slot.
+    pub fn recover(&mut self, id: SlotId) -> Result<(), Refusal> {
+        let memory = if self.held_up.is_empty() { Meanwhile::Stays } else { Meanwhile::Changes };
+        let slot = self.slot(id)?;
+        if slot.log.is_none() {
+            slot.used.recovered(slot.spec.range, memory);
+        }
         Ok(())
+    }
+
+    /// A slot.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn slot(&mut self, id: SlotId) -> Result<&mut Slot, Refusal> {
+        self.slots.get_mut(&id).ok_or(Refusal::NoSlot)
     }
 
     /// The dirty pages of a slot.
@@ -126,56 +230,90 @@ impl Model {
     /// # Errors
     /// No slot, no log.
     pub fn log(&mut self, id: SlotId) -> Result<&mut Log, Refusal> {
-        let (_, log) = self.slots.get_mut(&id).ok_or(Refusal::NoSlot)?;
-        log.as_mut().ok_or(Refusal::NotLogged)
+        self.slot(id)?.log.as_mut().ok_or(Refusal::NotLogged)
     }
 
     /// The slots, by name.
     #[must_use]
     pub fn specs(&self) -> Vec<SlotSpec> {
-        self.slots.values().map(|(spec, _)| *spec).collect()
+        self.slots.values().map(|slot| slot.spec).collect()
     }
 
     /// The slots that have a log.
     #[must_use]
     pub fn logged(&self) -> Vec<SlotId> {
-        let logged = self.slots.iter().filter(|(_, (_, log))| log.is_some());
+        let logged = self.slots.iter().filter(|(_, slot)| slot.log.is_some());
         logged.map(|(id, _)| *id).collect()
     }
 
     /// Marks a page, if it is in a slot and logged.
     pub fn mark(&mut self, space: AddressSpace, gfn: Gfn, by: Writer) {
-        for (spec, log) in self.slots.values_mut() {
-            if let (true, Some(log)) = (spec.space == space && spec.range.contains(gfn), log) {
-                log.mark(gfn.get() - spec.range.first().get(), by);
+        if let Some(slot) = self.at_mut(space, gfn) {
+            let page = slot.page(gfn);
+            slot.log.iter_mut().for_each(|log| log.mark(page, by));
+        }
+    }
+
+    /// Takes out of the log what the guest does not need.
+    pub fn forget(&mut self, space: AddressSpace, range: GfnRange) {
+        for slot in self.slots.values_mut().filter(|slot| slot.spec.space == space) {
+            if let Some(here) = slot.spec.range.intersection(range) {
+                let pages = slot.page(here.first())..slot.page(here.first()) + here.pages();
+                slot.log.iter_mut().for_each(|log| pages.clone().for_each(|page| log.forget(page)));
             }
         }
     }
 
-    /// Writes bytes and marks their pages, all or nothing.
+    /// A guest's eight bytes, or a device's any number.
     ///
     /// # Errors
-    /// The first page that has no slot, or whose slot is read-only.
-    pub fn write(
-        &mut self,
-        space: AddressSpace,
-        at: Gpa,
-        bytes: &[u8],
-        by: Writer,
-    ) -> Result<(), Refusal> {
+    /// The first page that has no slot or a read-only one: then nothing is written. The first that
+    /// nothing writable is behind: then what lies before it is.
+    pub fn write(&mut self, space: AddressSpace, at: Gpa, bytes: &[u8]) -> Result<(), Refusal> {
         let addresses = at.get()..at.get() + bytes.len() as u64;
-        for address in addresses.clone() {
-            match self.at(space, Gpa::new(address).gfn()).map(|spec| spec.access) {
-                None => return Err(Refusal::NoSlot),
-                Some(SlotAccess::ReadOnly) => return Err(Refusal::ReadOnly),
-                Some(SlotAccess::ReadWrite) => {}
-            }
-        }
+        let pages: BTreeSet<Gfn> = addresses.clone().map(|at| Gpa::new(at).gfn()).collect();
+        pages.iter().try_for_each(|gfn| self.may_write(space, *gfn))?;
         for (address, byte) in addresses.zip(bytes) {
-            self.bytes.insert(address, *byte);
-            self.mark(space, Gpa::new(address).gfn(), by);
+            let gfn = Gpa::new(address).gfn();
+            let home = self.at(space, gfn).ok_or(Refusal::NoSlot)?.home(gfn);
+            if !self.contents.is_writable(home) {
+                return Err(Refusal::NoBacking);
+            }
+            self.contents.put(home, Gpa::new(address).offset(), *byte);
+            self.mark(space, gfn, Writer::Seen);
         }
         Ok(())
+    }
+
+    fn may_write(&self, space: AddressSpace, gfn: Gfn) -> Result<(), Refusal> {
+        match self.at(space, gfn).map(|slot| slot.spec.access) {
+            None => Err(Refusal::NoSlot),
+            Some(SlotAccess::ReadOnly) => Err(Refusal::ReadOnly),
+            Some(SlotAccess::ReadWrite) => Ok(()),
+        }
+    }
+
+    /// What a guest's access meets, before it is put off.
+    ///
+    /// # Errors
+    /// What is in its way for good.
+    pub fn access(&self, space: AddressSpace, gfn: Gfn, intent: Intent) -> Result<(), Refusal> {
+        let home = self.at(space, gfn).ok_or(Refusal::NoSlot)?.home(gfn);
+        if intent == Intent::Store {
+            self.may_write(space, gfn)?;
+        }
+        match (self.contents.is_there(home), intent) {
+            (false, _) => Err(Refusal::NoBacking),
+            (true, Intent::Store) if !self.contents.is_writable(home) => Err(Refusal::ReadOnly),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes an access of the guest. One that was refused may leave a trace or none.
+    pub fn note_use(&mut self, space: AddressSpace, gfn: Gfn, outcome: Result<(), Refusal>) {
+        if let Some(slot) = self.at_mut(space, gfn) {
+            slot.used.note(gfn, outcome);
+        }
     }
 
     /// Eight bytes as a guest loads them.
@@ -183,24 +321,66 @@ impl Model {
     /// # Errors
     /// No slot there.
     pub fn load(&self, space: AddressSpace, at: Gpa) -> Result<u64, Refusal> {
-        self.at(space, at.gfn()).ok_or(Refusal::NoSlot)?;
-        Ok(self.peek(at))
+        let home = self.at(space, at.gfn()).ok_or(Refusal::NoSlot)?.home(at.gfn());
+        Ok(self.contents.word(home, at.offset()))
     }
 
-    /// A page, slot or none.
+    /// Begins to change what is behind some pages. Where the guest sees them.
+    pub fn invalidate(&mut self, homes: &Range<Home>) -> Vec<(AddressSpace, GfnRange)> {
+        let shown =
+            self.slots.values().filter_map(|slot| Some((slot.spec.space, slot.shows(homes)?)));
+        let places: Vec<_> = shown.collect();
+        for (space, range) in &places {
+            let there = self.slots.values_mut().filter(|slot| slot.spec.space == *space);
+            there.for_each(|slot| slot.used.unmapped(*range));
+        }
+        self.invalid.extend(&places);
+        self.held_up.extend(places.iter().map(|(_, range)| *range));
+        places
+    }
+
+    /// Ends the last that was begun, which had so many places.
+    pub fn end_invalidation(&mut self, places: usize) {
+        self.invalid.truncate(self.invalid.len() - places);
+        if self.invalid.is_empty() {
+            self.held_up.clear();
+        }
+    }
+
+    /// Whether an access there is put off. What is between two changes may be held up with them until
+    /// both are over, and what shares a leaf with either.
     #[must_use]
-    pub fn page(&self, gfn: Gfn) -> Page {
-        page_of(&self.bytes, gfn.gpa().get())
+    pub fn retry(&self, space: AddressSpace, gfn: Gfn) -> Retry {
+        let inside =
+            |(there, range): &(AddressSpace, GfnRange)| *there == space && range.contains(gfn);
+        if self.invalid.iter().any(inside) {
+            return Retry::Must;
+        }
+        let leaf = gfn.get() & !(self.shape.grain - 1);
+        let first = self.held_up.iter().map(|range| range.first().get()).min();
+        let end = self.held_up.iter().map(|range| range.end().get()).max();
+        match first.zip(end) {
+            Some((first, end)) if first < leaf + self.shape.grain && leaf < end => Retry::May,
+            _ => Retry::No,
+        }
     }
 
-    /// Eight bytes, slot or none.
-    fn peek(&self, at: Gpa) -> u64 {
-        let byte = |index| self.bytes.get(&(at.get() + index)).copied().unwrap_or(0);
-        u64::from_le_bytes(std::array::from_fn(|index| byte(index as u64)))
+    fn at(&self, space: AddressSpace, gfn: Gfn) -> Option<&Slot> {
+        let there = |slot: &&Slot| slot.spec.space == space && slot.spec.range.contains(gfn);
+        self.slots.values().find(there)
     }
 
-    fn at(&self, space: AddressSpace, gfn: Gfn) -> Option<&SlotSpec> {
-        let specs = self.slots.values().map(|(spec, _)| spec);
-        specs.filter(|spec| spec.space == space).find(|spec| spec.range.contains(gfn))
+    fn at_mut(&mut self, space: AddressSpace, gfn: Gfn) -> Option<&mut Slot> {
+        let there = |slot: &&mut Slot| slot.spec.space == space && slot.spec.range.contains(gfn);
+        self.slots.values_mut().find(there)
     }
+}
+
+/// What a guest's access is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Intent {
+    /// To read.
+    Load,
+    /// To write.
+    Store,
 }

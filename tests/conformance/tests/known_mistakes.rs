@@ -81,7 +81,7 @@ fn an_error_keeps_its_promises<F: WalkedFormat>(board: &Board<F>, mut log: Board
     store(&mut port, 0, 9);
     board.mmu().stop_log(SlotId(1)).expect("it is on");
     let mut round = PageSet::new(log.layout());
-    assert_eq!(log.collect(&mut round), Err(LogError::NotLogged(SlotId(1))));
+    assert_eq!(log.collect(&mut round), Err(LogError::NotLogged(SlotId(1)).into()));
     store(&mut port, 0, 10);
     board.mmu().start_log(SlotId(1), Initial::Clean).expect("memory");
     assert_eq!(collect(&mut log), [vec![9, 10], vec![], vec![]], "the failed harvest is owed");

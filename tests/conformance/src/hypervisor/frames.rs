@@ -7,11 +7,50 @@ use vellum_mmu::Frame;
 use vellum_pte::{Format, Pfn, Raw};
 
 const ENTRIES: usize = 512;
+/// As many root tables as any format has side by side.
+const MOST_ROOTS: u32 = 16;
 
 /// A table as hardware wants it.
 #[derive(Debug)]
 #[repr(align(4096))]
 struct TablePage([AtomicU64; ENTRIES]);
+
+impl TablePage {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; ENTRIES])
+    }
+}
+
+/// As many tables side by side as any format wants, aligned to their size together.
+#[derive(Debug)]
+#[repr(align(65536))]
+struct Roots([TablePage; MOST_ROOTS as usize]);
+
+/// What was handed out at once.
+#[derive(Debug)]
+enum Loan {
+    Table(Box<TablePage>),
+    Roots(Box<Roots>, u32),
+}
+
+impl Loan {
+    fn new(tables: u32) -> Self {
+        match tables {
+            1 => Self::Table(Box::new(TablePage::new())),
+            _ => {
+                let pages = [const { TablePage::new() }; MOST_ROOTS as usize];
+                Self::Roots(Box::new(Roots(pages)), tables)
+            }
+        }
+    }
+
+    fn tables(&self) -> &[TablePage] {
+        match self {
+            Self::Table(page) => std::slice::from_ref(page),
+            Self::Roots(roots, tables) => &roots.0[..*tables as usize],
+        }
+    }
+}
 
 /// What every table frame held at one moment.
 pub type Snapshot = BTreeMap<Pfn, Vec<Raw>>;
@@ -19,44 +58,54 @@ pub type Snapshot = BTreeMap<Pfn, Vec<Raw>>;
 /// The frames that are handed out.
 #[derive(Debug, Default)]
 pub(super) struct Bank {
-    pages: BTreeMap<Pfn, Box<TablePage>>,
-    /// Frames are numbered as they are handed out, far from the guest's.
+    loans: BTreeMap<Pfn, Loan>,
+    /// Frames are numbered as they are handed out, far from the guest's; by sixteens, so that roots
+    /// are aligned.
     issued: u64,
 }
 
 impl Bank {
-    const FIRST: u64 = 1 << 36;
+    const FIRST: u64 = 1 << 35;
 
-    pub(super) fn allocate(&mut self) -> Frame {
-        let pfn = Pfn::new(Self::FIRST + self.issued);
+    pub(super) fn allocate(&mut self, tables: u32) -> Frame {
+        assert!(tables.is_power_of_two() && tables <= MOST_ROOTS, "{tables} roots");
+        let pfn = Pfn::new(Self::FIRST + self.issued * u64::from(MOST_ROOTS));
         self.issued += 1;
-        let page = Box::new(TablePage([const { AtomicU64::new(0) }; ENTRIES]));
-        let entries = NonNull::from(&page.0).cast();
-        self.pages.insert(pfn, page);
-        // SAFETY: T2: 512 zeroed entries, aligned to the page, in a box that stays in `pages` until
-        // the frame is released. T1: everybody accesses them as atomics.
+        let loan = Loan::new(tables);
+        let entries = NonNull::from(loan.tables()).cast();
+        self.loans.insert(pfn, loan);
+        // SAFETY: T2: 512 zeroed entries a table, aligned to the tables' size together, in a box
+        // that stays in `loans` until the frame is released. T1: everybody accesses them as atomics.
         unsafe { Frame::from_raw(pfn, entries) }
     }
 
-    pub(super) fn release(&mut self, frame: &Frame) {
-        let page = self.pages.remove(&frame.pfn());
-        assert!(page.is_some(), "a frame was released that is not handed out: {frame:?}");
+    pub(super) fn release(&mut self, first: &Frame, tables: u32) {
+        let loan = self.loans.remove(&first.pfn());
+        let given = loan.map(|loan| loan.tables().len());
+        assert_eq!(given, Some(tables as usize), "what comes back at {first:?}");
     }
 
     pub(super) fn live(&self) -> usize {
-        self.pages.len()
+        self.loans.values().map(|loan| loan.tables().len()).sum()
     }
 
-    pub(super) fn entry(&self, table: Pfn, index: usize) -> Option<Raw> {
-        let page = self.pages.get(&table)?;
-        Some(Raw(page.0[index].load(Ordering::Acquire)))
+    /// # Panics
+    /// The table was released: nobody may be on the way to it any more.
+    pub(super) fn entry(&self, table: Pfn, index: usize) -> &AtomicU64 {
+        let (first, loan) = self.loans.range(..=table).next_back().expect("no table is so low");
+        let place = usize::try_from(table.get() - first.get()).expect("few");
+        let page = loan.tables().get(place);
+        &page.unwrap_or_else(|| panic!("{table} is a table that was released")).0[index]
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let words = |page: &TablePage| {
             page.0.iter().map(|entry| Raw(entry.load(Ordering::Acquire))).collect()
         };
-        self.pages.iter().map(|(pfn, page)| (*pfn, words(page))).collect()
+        let tables = self.loans.iter().flat_map(|(first, loan)| {
+            (first.get()..).map(Pfn::new).zip(loan.tables().iter().map(words))
+        });
+        tables.collect()
     }
 }
 
@@ -64,7 +113,7 @@ impl Bank {
 impl Drop for Bank {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert!(self.pages.is_empty(), "{} frames were kept", self.pages.len());
+            assert!(self.loans.is_empty(), "{} frames were kept", self.live());
         }
     }
 }

@@ -1,0 +1,88 @@
+//! Which pages of a slot the guest has accessed since it was last asked.
+
+use super::Refusal;
+use std::collections::BTreeSet;
+use vellum_pte::{Gfn, GfnRange};
+
+/// Where leaves are small, exactly the pages that were accessed and stayed mapped. A huge leaf is one
+/// thing, and which leaves are huge is not the model's to know: so which pages must be named, and in
+/// which leaves a page may be.
+#[derive(Clone, Debug)]
+pub struct Used {
+    /// Pages of the largest leaf.
+    grain: u64,
+    must: BTreeSet<Gfn>,
+    /// Largest leaves, by number.
+    may: BTreeSet<u64>,
+}
+
+impl Used {
+    pub(super) fn new(grain: u64) -> Self {
+        Self { grain, must: BTreeSet::new(), may: BTreeSet::new() }
+    }
+
+    fn leaf(&self, gfn: Gfn) -> u64 {
+        gfn.get() / self.grain
+    }
+
+    pub(super) fn note(&mut self, gfn: Gfn, outcome: Result<(), Refusal>) {
+        self.may.insert(self.leaf(gfn));
+        if outcome.is_ok() {
+            self.must.insert(gfn);
+        }
+    }
+
+    /// The leaves of some pages went away, and what they knew with them.
+    pub(super) fn unmapped(&mut self, range: GfnRange) {
+        let (first, end) = (range.first().get(), range.end().get());
+        let touched = first / self.grain..end.div_ceil(self.grain);
+        let whole = first.div_ceil(self.grain)..end / self.grain;
+        let grain = self.grain;
+        self.must.retain(|gfn| !touched.contains(&(gfn.get() / grain)));
+        self.may.retain(|leaf| !whole.contains(leaf));
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.must.clear();
+        self.may.clear();
+    }
+
+    /// Huge leaves came back, and each counts as used, whichever small ones were. Where memory is
+    /// being changed, nothing may have come in the small ones' place.
+    pub(super) fn recovered(&mut self, range: GfnRange, memory: Meanwhile) {
+        if self.grain == 1 {
+            return;
+        }
+        let end = range.end().get().div_ceil(self.grain);
+        self.may.extend(self.leaf(range.first())..end);
+        if memory == Meanwhile::Changes {
+            self.must.clear();
+        }
+    }
+
+    /// The pages that have to be named of some.
+    #[must_use]
+    pub fn must_name(&self, range: GfnRange) -> BTreeSet<Gfn> {
+        self.must.range(range.first()..range.end()).copied().collect()
+    }
+
+    /// Whether a page may be named.
+    #[must_use]
+    pub fn may_name(&self, gfn: Gfn) -> bool {
+        self.may.contains(&self.leaf(gfn))
+    }
+
+    /// Some pages were asked about, and with them all that share a leaf with one.
+    pub fn asked(&mut self, range: GfnRange) {
+        self.unmapped(range);
+    }
+}
+
+/// What the memory of a VM does while huge leaves come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Meanwhile {
+    /// It stays as it is.
+    Stays,
+    /// Some of it is being changed.
+    Changes,
+}

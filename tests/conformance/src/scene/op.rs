@@ -1,0 +1,159 @@
+//! Operations as data. Slots are named by small numbers, pages by their offset from the ground's
+//! first.
+
+use crate::hypervisor::Change;
+use vellum_mmu::{Initial, LogMode, SlotAccess};
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Creates a slot.
+    Create {
+        /// Its name.
+        id: u16,
+        /// Its address space: 2 does not exist.
+        space: u16,
+        /// Its first page.
+        first: u64,
+        /// Its pages.
+        pages: u64,
+        /// Whether it may be written.
+        access: SlotAccess,
+        /// Whether it is logged from the start.
+        log: LogMode,
+    },
+    /// Moves a slot, starts or stops its log, or asks for what cannot be.
+    Change {
+        /// The slot.
+        id: u16,
+        /// Its new first page, if it moves.
+        first: Option<u64>,
+        /// Whether it is to be logged.
+        log: LogMode,
+        /// What cannot change about it and is asked for all the same.
+        fixed: Option<Fixed>,
+    },
+    /// Deletes a slot.
+    Delete(u16),
+    /// Starts a slot's log.
+    Start(u16, Initial),
+    /// Stops it.
+    Stop(u16),
+    /// A CPU stores.
+    Store {
+        /// Which.
+        cpu: usize,
+        /// The page.
+        page: u64,
+        /// Which eight bytes of it, below 512.
+        word: u64,
+        /// What.
+        value: u64,
+    },
+    /// A CPU loads.
+    Load {
+        /// Which.
+        cpu: usize,
+        /// The page.
+        page: u64,
+        /// Which eight bytes of it.
+        word: u64,
+    },
+    /// Harvests one slot by pages.
+    TakePages(u16),
+    /// Harvests all slots without protection, then protects all.
+    TakeAll,
+    /// Looks at a slot's log.
+    Read(u16),
+    /// Clears a part of it.
+    Clear {
+        /// The slot.
+        id: u16,
+        /// The first page, by its place in the slot.
+        first: u64,
+        /// How many; none for all up to the slot's end.
+        pages: Option<u64>,
+        /// A word for each 64.
+        mask: Vec<u64>,
+    },
+    /// Takes out of the logs what the guest does not need.
+    Forget {
+        /// The address space.
+        space: u16,
+        /// The first page.
+        first: u64,
+        /// How many.
+        pages: u64,
+    },
+    /// Protects all, with no harvest.
+    ProtectAll,
+    /// Ends that.
+    ProtectAllOff,
+    /// Gives pages back.
+    Owe {
+        /// The slot.
+        id: u16,
+        /// The group of 64.
+        word: u64,
+        /// Which of it.
+        mask: u64,
+    },
+    /// Writes without a vCPU; may cross pages.
+    DeviceWrite {
+        /// The address space.
+        space: u16,
+        /// Where, in bytes from the ground's first page.
+        at: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Reports a write that nobody else logs.
+    Mark {
+        /// The address space.
+        space: u16,
+        /// The page.
+        page: u64,
+    },
+    /// Splits huge leaves.
+    SplitHuge {
+        /// The slot.
+        id: u16,
+        /// For so many tables at most.
+        frames: u64,
+    },
+    /// Brings huge leaves back.
+    RecoverHuge(u16),
+    /// Asks which pages were used.
+    Age {
+        /// The slot.
+        id: u16,
+        /// The first page.
+        first: u64,
+        /// How many.
+        pages: u64,
+    },
+    /// Changes what is behind some pages.
+    Invalidate {
+        /// The first page, where a slot that never moved shows it.
+        first: u64,
+        /// How many.
+        pages: u64,
+        /// How it changes.
+        change: Change,
+        /// What happens until it is over.
+        meanwhile: Vec<Op>,
+    },
+}
+
+/// What a slot keeps for life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fixed {
+    /// How many pages it has.
+    Size,
+    /// Its address space.
+    Space,
+    /// Whether it may be written.
+    Access,
+    /// Its memory.
+    Memory,
+}

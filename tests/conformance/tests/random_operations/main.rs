@@ -1,0 +1,146 @@
+//! Random operations: the library answers and logs exactly as the model does. A failure shrinks to
+//! the few operations that make it, and `PROPTEST_RNG_SEED` repeats a run.
+
+mod strategies;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use strategies::{Hardware, Script, of_a_hypervisor, of_ports};
+use vellum_conformance::hypervisor::{Home, Hypervisor, OnRetry, Plenty, VirtualCpu};
+use vellum_conformance::scene::{Ground, Scene};
+use vellum_machine::board::{Board, BoardConfig};
+use vellum_machine::port::Port;
+use vellum_machine::walker::WalkedFormat;
+use vellum_memory::Region;
+use vellum_memory::guest::{PAGE_BYTES, read_page};
+use vellum_mmu::{Break, Config, Mmu};
+use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Npt, SlotId, Stage2};
+
+/// Three CPUs in normal memory, one in system management mode.
+const SPACES: [AddressSpace; 4] =
+    [AddressSpace::NORMAL, AddressSpace::NORMAL, AddressSpace::NORMAL, AddressSpace::SMM];
+
+/// RAM for all slots that a scene can have, in both spaces, and no slot.
+fn board<F: WalkedFormat>(hardware: Hardware, broken: Option<Break>) -> Board<F> {
+    let Ground { base, span, address_bits, .. } = hardware.ground;
+    let range = GfnRange::new(Gfn::new(base), span + 64).expect("in range");
+    let region = |slot, space| Region { slot: SlotId(slot), space, range };
+    let regions = vec![region(0, AddressSpace::NORMAL), region(1, AddressSpace::SMM)];
+    let config = BoardConfig {
+        address_bits: Some(address_bits),
+        pages: hardware.page_size(),
+        flags: hardware.flags(),
+        shoot_down: hardware.shoot_down,
+        broken,
+        ..BoardConfig::with_regions(regions)
+    };
+    let board = Board::new(&config).expect("the host has memory");
+    [0, 1].into_iter().for_each(|id| board.mmu().delete_slot(SlotId(id)).expect("it is there"));
+    board
+}
+
+fn port<F: WalkedFormat>(board: &Board<F>, space: AddressSpace) -> (AddressSpace, Port<'_, F>) {
+    let mut port = board.port().expect("memory");
+    port.enter_space(space).expect("it has two");
+    (space, port)
+}
+
+fn on_ports<F: WalkedFormat>((hardware, ops): &Script, broken: Option<Break>) {
+    let board = board::<F>(*hardware, broken);
+    let cpus = SPACES.map(|space| port(&board, space)).into();
+    let mut scene = Scene::new(board.mmu(), cpus, hardware.ground);
+    ops.iter().for_each(|op| scene.apply(op).expect("there is memory"));
+    scene.finish(|Home(home)| {
+        let mut page = [0; PAGE_BYTES];
+        read_page(board.memory(), Gfn::new(home), &mut page).expect("RAM");
+        page
+    });
+}
+
+fn on_the_hypervisor<F: Format>((hardware, ops): &Script, broken: Option<Break>) {
+    let Hardware { ground, rule, accessed, .. } = *hardware;
+    let address_bits = Some(ground.address_bits);
+    let config = Config { spaces: 2, address_bits, accessed, broken };
+    let hypervisor = Hypervisor::with_memory(Plenty).backed_by(rule).with_accessed_bits(accessed);
+    let mmu = Mmu::<F, _>::new(hypervisor, config).expect("memory");
+    let cpu = |(number, space)| {
+        let cpu = VirtualCpu::new(&mmu, number, space).expect("memory");
+        (space, cpu.that(OnRetry::GivesUp))
+    };
+    let cpus = (0..).zip(SPACES).map(cpu).collect();
+    let mut scene = Scene::new(&mmu, cpus, ground);
+    ops.iter().for_each(|op| scene.apply(op).expect("there is memory"));
+    scene.finish(|home| mmu.embedder().page(home));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 600,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn ports_over_ept_do_as_the_model(script in of_ports::<Ept>()) {
+        on_ports::<Ept>(&script, None);
+    }
+
+    #[test]
+    fn ports_over_npt_do_as_the_model(script in of_ports::<Npt>()) {
+        on_ports::<Npt>(&script, None);
+    }
+
+    #[test]
+    fn ports_over_stage_2_do_as_the_model(script in of_ports::<Stage2>()) {
+        on_ports::<Stage2>(&script, None);
+    }
+
+    #[test]
+    fn a_hypervisor_with_ept_does_as_the_model(script in of_a_hypervisor::<Ept>()) {
+        on_the_hypervisor::<Ept>(&script, None);
+    }
+
+    #[test]
+    fn a_hypervisor_with_npt_does_as_the_model(script in of_a_hypervisor::<Npt>()) {
+        on_the_hypervisor::<Npt>(&script, None);
+    }
+
+    #[test]
+    fn a_hypervisor_with_stage_2_does_as_the_model(script in of_a_hypervisor::<Stage2>()) {
+        on_the_hypervisor::<Stage2>(&script, None);
+    }
+}
+
+/// How many scripts random operations get to find a bug.
+const TRIES: usize = 10_000;
+
+/// Whether random operations part from the model when the library has a bug.
+fn is_found(
+    scripts: &impl Strategy<Value = Script>,
+    run: fn(&Script, Option<Break>),
+    bug: Break,
+) -> bool {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    (0..TRIES).any(|_| {
+        let script = scripts.new_tree(&mut runner).expect("a script").current();
+        std::panic::catch_unwind(|| run(&script, Some(bug))).is_err()
+    })
+}
+
+/// Bugs that one thread alone can see.
+#[test]
+fn random_operations_find_a_planted_bug() {
+    const EVERYWHERE: [Break; 5] =
+        [Break::SkipFlush, Break::DropBit, Break::SplitLifts, Break::ClearMore, Break::OneRoot];
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let on_x86 = EVERYWHERE.map(|bug| is_found(&of_ports::<Ept>(), on_ports::<Ept>, bug));
+    let ours =
+        EVERYWHERE.map(|bug| is_found(&of_a_hypervisor::<Npt>(), on_the_hypervisor::<Npt>, bug));
+    let on_arm = [Break::ReadLifts, Break::SkipBreak, Break::OneRoot].map(|bug| {
+        is_found(&of_ports::<Stage2>(), on_ports::<Stage2>, bug)
+            && is_found(&of_a_hypervisor::<Stage2>(), on_the_hypervisor::<Stage2>, bug)
+    });
+    std::panic::set_hook(quiet);
+    assert_eq!((on_x86, ours, on_arm), ([true; 5], [true; 5], [true; 3]));
+}

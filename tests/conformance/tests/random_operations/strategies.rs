@@ -1,0 +1,302 @@
+//! Which hardware, and which operations.
+
+use proptest::prelude::*;
+use vellum_conformance::hypervisor::{Backings, Change, Rule};
+use vellum_conformance::scene::{Fixed, Ground, Op};
+use vellum_machine::PageSize;
+use vellum_machine::port::ShootDown;
+use vellum_machine::walker::AccessFlags;
+use vellum_mmu::{AccessedBits, Initial, LogMode, SlotAccess};
+use vellum_pte::{ClosedTable, Format, Npt};
+
+/// Where a script plays, and what happens.
+pub(crate) type Script = (Hardware, Vec<Op>);
+
+/// What a VM is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hardware {
+    pub(crate) ground: Ground,
+    pub(crate) rule: Rule,
+    pub(crate) accessed: AccessedBits,
+    pub(crate) shoot_down: ShootDown,
+}
+
+impl Hardware {
+    /// What a board has that is most like it.
+    pub(crate) fn page_size(&self) -> PageSize {
+        match self.rule.backings {
+            Backings::Small => PageSize::Small,
+            Backings::Large | Backings::Mixed => PageSize::Huge2M,
+            Backings::Huge => PageSize::Huge1G,
+        }
+    }
+
+    pub(crate) fn flags(&self) -> AccessFlags {
+        match self.accessed {
+            AccessedBits::Set => AccessFlags::ByHardware,
+            AccessedBits::NotSet => AccessFlags::BySoftware,
+        }
+    }
+}
+
+/// For memory ports, whose memory stays where it is.
+pub(crate) fn of_ports<F: Format>() -> BoxedStrategy<Script> {
+    script::<F>(Just(Change::Nothing).boxed())
+}
+
+/// For the suite's hypervisor.
+pub(crate) fn of_a_hypervisor<F: Format>() -> BoxedStrategy<Script> {
+    script::<F>(changes())
+}
+
+fn script<F: Format>(change: BoxedStrategy<Change>) -> BoxedStrategy<Script> {
+    let with_ops = move |hardware: Hardware| (Just(hardware), ops(hardware.ground, change.clone()));
+    hardware::<F>().prop_flat_map(with_ops).boxed()
+}
+
+/// Pages of an entry at the level of 2 MiB, 1 GiB and 512 GiB.
+const LARGE: u64 = 1 << 9;
+const HUGE: u64 = 1 << 18;
+const FAR: u64 = 1 << 27;
+/// How far before a boundary a ground begins; the other offsets that operations have in common are
+/// around the next smaller ones.
+const BEFORE: u64 = 987;
+
+/// Tables of each kind of root, and ground where root tables, or tables below the root, meet.
+fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
+    let concatenates = matches!(F::CLOSED_TABLE, ClosedTable::Parked);
+    let bits = if concatenates { vec![32, 36, 40, 48] } else { vec![48] };
+    // AMD's processors always set A and D.
+    let always = F::NAME == Npt::NAME;
+    let accessed = if always { vec![] } else { vec![AccessedBits::NotSet] };
+    let accessed = [vec![AccessedBits::Set; 3], accessed].concat();
+    let shoot_down = prop::sample::select(vec![ShootDown::best(), ShootDown::Waiting]);
+    let accessed = prop::sample::select(accessed);
+    (prop::sample::select(bits), any::<bool>(), rule(), accessed, shoot_down).prop_map(
+        |(address_bits, across, rule, accessed, shoot_down)| {
+            let grain = rule.backings.grain();
+            let boundary = if address_bits > 39 { FAR } else { 3 * HUGE };
+            let ground = Ground { grain, ..Ground::of_bits(address_bits) };
+            let ground = match (rule.backings, across) {
+                (Backings::Huge, _) => {
+                    Ground { base: 2 * HUGE - BEFORE, span: HUGE + BEFORE + 2 * LARGE, ..ground }
+                }
+                (_, true) => Ground { base: boundary - BEFORE, ..ground },
+                _ => ground,
+            };
+            Hardware { ground, rule, accessed, shoot_down }
+        },
+    )
+}
+
+/// Memory that is aligned as the guest sees it, to some size of leaf or to none.
+fn rule() -> impl Strategy<Value = Rule> {
+    let backings = prop_oneof![
+        4 => Just(Backings::Small),
+        4 => Just(Backings::Large),
+        4 => Just(Backings::Mixed),
+        1 => Just(Backings::Huge),
+    ];
+    let skew = prop_oneof![4 => Just(HUGE), 1 => Just(LARGE), 1 => Just(7)];
+    (backings, skew).prop_map(|(backings, skew)| Rule { backings, skew })
+}
+
+/// Pages that operations have in common, so that they meet; and any others.
+fn page(Ground { span, .. }: Ground) -> impl Strategy<Value = u64> {
+    let common = [0, 1, 26, 27, 63, 474, 475, 476, BEFORE, BEFORE + HUGE - 1, BEFORE + HUGE];
+    let common: Vec<u64> = common.into_iter().filter(|page| *page < span).collect();
+    prop_oneof![4 => prop::sample::select(common), 1 => 0..span]
+}
+
+/// How many pages.
+fn pages(Ground { span, .. }: Ground) -> impl Strategy<Value = u64> {
+    prop_oneof![1 => Just(1), 5 => 1..70_u64, 2 => Just(LARGE), 3 => 1..span]
+}
+
+/// A first page, and how many.
+fn stretch(ground: Ground) -> impl Strategy<Value = (u64, u64)> {
+    let within = move |(first, pages): (u64, u64)| (first, pages.min(ground.span - first));
+    (page(ground), pages(ground)).prop_map(within)
+}
+
+fn access() -> impl Strategy<Value = SlotAccess> {
+    prop_oneof![5 => Just(SlotAccess::ReadWrite), 1 => Just(SlotAccess::ReadOnly)]
+}
+
+fn log() -> impl Strategy<Value = LogMode> {
+    prop_oneof![2 => Just(LogMode::Off), 2 => Just(LogMode::On), 1 => Just(LogMode::AllSet)]
+}
+
+fn initial() -> impl Strategy<Value = Initial> {
+    prop_oneof![3 => Just(Initial::Clean), 1 => Just(Initial::AllSet)]
+}
+
+fn id() -> impl Strategy<Value = u16> {
+    0..5_u16
+}
+
+fn cpu() -> impl Strategy<Value = usize> {
+    0..4_usize
+}
+
+fn space() -> impl Strategy<Value = u16> {
+    0..2_u16
+}
+
+fn create(ground: Ground) -> impl Strategy<Value = Op> {
+    let space = prop_oneof![5 => Just(0), 3 => Just(1), 1 => Just(2)];
+    let place = prop_oneof![1 => page(ground).prop_map(|page| (page, 0)), 10 => stretch(ground)];
+    (id(), space, place, access(), log()).prop_map(|(id, space, (first, pages), access, log)| {
+        Op::Create { id, space, first, pages, access, log }
+    })
+}
+
+fn change(ground: Ground) -> impl Strategy<Value = Op> {
+    let fixed = [Fixed::Size, Fixed::Space, Fixed::Access, Fixed::Memory];
+    let fixed =
+        prop_oneof![9 => Just(None), 1 => prop::sample::select(fixed.to_vec()).prop_map(Some)];
+    (id(), prop::option::of(page(ground)), log(), fixed)
+        .prop_map(|(id, first, log, fixed)| Op::Change { id, first, log, fixed })
+}
+
+fn store(ground: Ground) -> impl Strategy<Value = Op> {
+    (cpu(), page(ground), 0..3_u64, any::<u64>()).prop_map(|(cpu, page, word, value)| Op::Store {
+        cpu,
+        page,
+        word,
+        value,
+    })
+}
+
+fn load(ground: Ground) -> impl Strategy<Value = Op> {
+    (cpu(), page(ground), 0..3_u64).prop_map(|(cpu, page, word)| Op::Load { cpu, page, word })
+}
+
+fn device_write(ground: Ground) -> impl Strategy<Value = Op> {
+    let at = (page(ground), 4080..4096_u64).prop_map(|(page, offset)| page * 4096 + offset);
+    let bytes = prop::collection::vec(any::<u8>(), 0..40);
+    (space(), at, bytes).prop_map(|(space, at, bytes)| Op::DeviceWrite { space, at, bytes })
+}
+
+fn mask() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => Just(u64::MAX), 1 => Just(0), 3 => any::<u64>()]
+}
+
+/// Mostly ranges that may be cleared.
+fn clear() -> impl Strategy<Value = Op> {
+    let first =
+        prop_oneof![4 => Just(0), 8 => (0..28_u64).prop_map(|word| word * 64), 1 => 0..200_u64];
+    let whole = (1..20_u64).prop_map(|words| Some(words * 64));
+    let pages = prop_oneof![8 => Just(None), 8 => whole, 1 => (0..200_u64).prop_map(Some)];
+    let masks = prop_oneof![9 => prop::collection::vec(mask(), 30), 1 => prop::collection::vec(mask(), 0..3)];
+    (id(), first, pages, masks).prop_map(|(id, first, pages, mask)| Op::Clear {
+        id,
+        first,
+        pages,
+        mask,
+    })
+}
+
+fn accesses(ground: Ground) -> BoxedStrategy<Op> {
+    prop_oneof![3 => store(ground), 1 => load(ground)].boxed()
+}
+
+fn of_slots(ground: Ground) -> BoxedStrategy<Op> {
+    let frames = prop_oneof![Just(u64::MAX), 0..5_u64];
+    prop_oneof![
+        4 => create(ground),
+        4 => change(ground),
+        1 => id().prop_map(Op::Delete),
+        2 => (id(), frames).prop_map(|(id, frames)| Op::SplitHuge { id, frames }),
+        2 => id().prop_map(Op::RecoverHuge),
+    ]
+    .boxed()
+}
+
+fn of_logs(ground: Ground) -> BoxedStrategy<Op> {
+    prop_oneof![
+        3 => (id(), initial()).prop_map(|(id, initial)| Op::Start(id, initial)),
+        2 => id().prop_map(Op::Stop),
+        4 => id().prop_map(Op::TakePages),
+        2 => Just(Op::TakeAll),
+        2 => id().prop_map(Op::Read),
+        5 => clear(),
+        1 => (space(), stretch(ground))
+            .prop_map(|(space, (first, pages))| Op::Forget { space, first, pages }),
+        2 => Just(Op::ProtectAll),
+        1 => Just(Op::ProtectAllOff),
+        1 => (id(), 0..30_u64, any::<u64>()).prop_map(|(id, word, mask)| Op::Owe { id, word, mask }),
+        1 => (0..3_u16, page(ground)).prop_map(|(space, page)| Op::Mark { space, page }),
+    ]
+    .boxed()
+}
+
+fn of_memory(ground: Ground) -> BoxedStrategy<Op> {
+    prop_oneof![
+        2 => device_write(ground),
+        2 => (id(), stretch(ground)).prop_map(|(id, (first, pages))| Op::Age { id, first, pages }),
+    ]
+    .boxed()
+}
+
+fn simple(ground: Ground) -> BoxedStrategy<Op> {
+    prop_oneof![
+        20 => accesses(ground),
+        9 => of_slots(ground),
+        16 => of_logs(ground),
+        4 => of_memory(ground),
+    ]
+    .boxed()
+}
+
+/// Memory that changes while something else happens.
+fn invalidate(
+    ground: Ground,
+    change: BoxedStrategy<Change>,
+    op: BoxedStrategy<Op>,
+) -> BoxedStrategy<Op> {
+    let few = move |(first, pages): (u64, u64)| (first, pages.min(2 * LARGE));
+    (stretch(ground).prop_map(few), change, prop::collection::vec(op, 0..6))
+        .prop_map(|((first, pages), change, meanwhile)| Op::Invalidate {
+            first,
+            pages,
+            change,
+            meanwhile,
+        })
+        .boxed()
+}
+
+/// Every change that host memory can make.
+fn changes() -> BoxedStrategy<Change> {
+    prop_oneof![
+        1 => Just(Change::Nothing),
+        6 => Just(Change::Migrate),
+        2 => Just(Change::Discard),
+        1 => Just(Change::Withhold),
+        1 => Just(Change::Seal),
+    ]
+    .boxed()
+}
+
+/// Most scenes begin with a slot in each space, so that there is something to store to.
+fn ops(ground: Ground, change: BoxedStrategy<Change>) -> BoxedStrategy<Vec<Op>> {
+    let pages = ground.span - 699;
+    let whole = move |id, space, log| Op::Create {
+        id,
+        space,
+        first: 0,
+        pages,
+        access: SlotAccess::ReadWrite,
+        log,
+    };
+    let nested = invalidate(ground, change.clone(), simple(ground));
+    let inner = prop_oneof![9 => simple(ground), 1 => nested];
+    let op = prop_oneof![12 => simple(ground), 1 => invalidate(ground, change, inner.boxed())];
+    (any::<u8>(), log(), prop::collection::vec(op, 1..80))
+        .prop_map(move |(with, log, ops)| {
+            let begin =
+                if with % 4 == 0 { vec![] } else { vec![whole(0, 0, log), whole(1, 1, log)] };
+            begin.into_iter().chain(ops).collect()
+        })
+        .boxed()
+}
