@@ -5,12 +5,12 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use vellum_machine::RAM_BASE;
 use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::bus::{Bus, Width};
 use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::WalkedFormat;
+use vellum_machine::{PageSize, RAM_BASE};
 use vellum_memory::guest::{Bytes, GuestAddress};
 use vellum_mmu::Break;
 use vellum_pte::{Gpa, PAGE_SIZE};
@@ -25,16 +25,25 @@ pub struct Ports<F> {
     pub track: Track,
     /// How shoot-downs are made.
     pub shoot_down: ShootDown,
+    /// The largest pages of its RAM.
+    pub pages: PageSize,
     /// A deliberate bug.
     pub broken: Option<Break>,
     format: PhantomData<F>,
 }
 
 impl<F> Ports<F> {
-    /// Sound, with this host's best shoot-down.
+    /// Sound, over small pages, with this host's best shoot-down.
     #[must_use]
     pub fn new(track: Track) -> Self {
-        Self { track, shoot_down: ShootDown::best(), broken: None, format: PhantomData }
+        let (shoot_down, pages) = (ShootDown::best(), PageSize::Small);
+        Self { track, shoot_down, pages, broken: None, format: PhantomData }
+    }
+
+    /// Over pages of this size.
+    #[must_use]
+    pub const fn over(self, pages: PageSize) -> Self {
+        Self { pages, ..self }
     }
 
     /// With a deliberate bug.
@@ -54,12 +63,14 @@ impl<F: WalkedFormat> Backend for Ports<F> {
     type Guest = PortGuest<F>;
 
     fn name(&self) -> String {
-        format!("ports {} {:?} {:?} {:?}", F::NAME, self.track, self.shoot_down, self.broken)
+        let Self { track, shoot_down, pages, broken, .. } = self;
+        format!("ports {} {track:?} {shoot_down:?} {pages:?} {broken:?}", F::NAME)
     }
 
     fn guest(&self, plan: Plan) -> PortGuest<F> {
         let config = BoardConfig {
             shoot_down: self.shoot_down,
+            pages: self.pages,
             broken: self.broken,
             ..BoardConfig::with_memory(PAGES * PAGE_SIZE).expect("it fits an address")
         };

@@ -5,7 +5,6 @@ use crate::backend::{Backend, Guest, PAGES, Plan};
 use crate::port_guest::address_of;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
-use vellum_machine::RAM_BASE;
 use vellum_machine::elf::Image;
 use vellum_machine::guests::assembler::Assembler;
 use vellum_machine::guests::image::elf;
@@ -14,6 +13,7 @@ use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::machine::{Machine, MachineConfig, Status};
 use vellum_machine::vcpu::Reg;
 use vellum_machine::walker::WalkedFormat;
+use vellum_machine::{PageSize, RAM_BASE};
 use vellum_memory::guest::{Bytes, GuestAddress};
 use vellum_mmu::Break;
 use vellum_pte::{Gpa, PAGE_SIZE};
@@ -33,16 +33,24 @@ const HART_STORES: i64 = 16;
 pub struct Harts<F> {
     /// How the log is kept.
     pub track: Track,
+    /// The largest pages of its RAM.
+    pub pages: PageSize,
     /// A deliberate bug.
     pub broken: Option<Break>,
     format: PhantomData<F>,
 }
 
 impl<F> Harts<F> {
-    /// Sound.
+    /// Sound, over small pages.
     #[must_use]
     pub const fn new(track: Track) -> Self {
-        Self { track, broken: None, format: PhantomData }
+        Self { track, pages: PageSize::Small, broken: None, format: PhantomData }
+    }
+
+    /// Over pages of this size.
+    #[must_use]
+    pub const fn over(self, pages: PageSize) -> Self {
+        Self { pages, ..self }
     }
 
     /// With a deliberate bug.
@@ -56,12 +64,14 @@ impl<F: WalkedFormat> Backend for Harts<F> {
     type Guest = HartGuest<F>;
 
     fn name(&self) -> String {
-        format!("harts {} {:?} {:?}", F::NAME, self.track, self.broken)
+        let Self { track, pages, broken, .. } = self;
+        format!("harts {} {track:?} {pages:?} {broken:?}", F::NAME)
     }
 
     fn guest(&self, plan: Plan) -> HartGuest<F> {
         let mut config = MachineConfig::new(PAGES * PAGE_SIZE, plan.vcpus);
         config.broken = self.broken;
+        config.pages = self.pages;
         let mute = Box::new(|_: &[u8]| {});
         let machine = Machine::new(&config, &program(), mute).expect("sparse memory is to be had");
         let guest = HartGuest { machine, vcpus: plan.vcpus as u64, track: self.track };

@@ -4,13 +4,14 @@ use vellum_conformance::backend::{Backend, Plan};
 use vellum_conformance::oracle::{Length, Objection, running, stopped};
 use vellum_conformance::port_guest::Ports;
 use vellum_conformance::rv64_guest::Harts;
+use vellum_machine::PageSize;
 use vellum_machine::log::Track;
 use vellum_machine::port::ShootDown;
 use vellum_mmu::Break;
-use vellum_pte::{Ept, Npt};
+use vellum_pte::{Ept, Npt, Stage2};
 
-const LENGTH: Length = Length { iterations: 12, stores: 3000 };
-const TRACKS: [Track; 2] = [Track::PerPage, Track::ProtectAll];
+const LENGTH: Length = Length { iterations: 8, stores: 3000 };
+const TRACKS: [Track; 3] = [Track::PerPage, Track::ProtectAll, Track::Manual];
 const VCPUS: [usize; 2] = [1, 4];
 
 type Oracle<B> = fn(&B, Plan, Length) -> Result<(), Objection>;
@@ -27,6 +28,7 @@ fn ports_pass_the_stopped_oracle() {
     for track in TRACKS {
         passes(stopped, &Ports::<Ept>::new(track));
         passes(stopped, &Ports::<Npt>::new(track));
+        passes(stopped, &Ports::<Stage2>::new(track));
     }
 }
 
@@ -35,6 +37,25 @@ fn ports_pass_the_running_oracle() {
     for track in TRACKS {
         passes(running, &Ports::<Ept>::new(track));
         passes(running, &Ports::<Npt>::new(track));
+        passes(running, &Ports::<Stage2>::new(track));
+    }
+}
+
+#[test]
+fn ports_over_huge_pages_pass_the_stopped_oracle() {
+    for track in TRACKS {
+        passes(stopped, &Ports::<Ept>::new(track).over(PageSize::Huge1G));
+        passes(stopped, &Ports::<Npt>::new(track).over(PageSize::Huge2M));
+        passes(stopped, &Ports::<Stage2>::new(track).over(PageSize::Huge1G));
+    }
+}
+
+#[test]
+fn ports_over_huge_pages_pass_the_running_oracle() {
+    for track in TRACKS {
+        passes(running, &Ports::<Ept>::new(track).over(PageSize::Huge2M));
+        passes(running, &Ports::<Npt>::new(track).over(PageSize::Huge1G));
+        passes(running, &Ports::<Stage2>::new(track).over(PageSize::Huge2M));
     }
 }
 
@@ -42,7 +63,7 @@ fn ports_pass_the_running_oracle() {
 fn ports_that_wait_out_accesses_pass_both_oracles() {
     for track in TRACKS {
         passes(stopped, &Ports::<Ept>::new(track).shot_down_by(ShootDown::Waiting));
-        passes(running, &Ports::<Npt>::new(track).shot_down_by(ShootDown::Waiting));
+        passes(running, &Ports::<Stage2>::new(track).shot_down_by(ShootDown::Waiting));
     }
 }
 
@@ -50,15 +71,17 @@ fn ports_that_wait_out_accesses_pass_both_oracles() {
 fn rv64_guests_pass_the_stopped_oracle() {
     for track in TRACKS {
         passes(stopped, &Harts::<Ept>::new(track));
-        passes(stopped, &Harts::<Npt>::new(track));
+        passes(stopped, &Harts::<Npt>::new(track).over(PageSize::Huge2M));
+        passes(stopped, &Harts::<Stage2>::new(track));
     }
 }
 
 #[test]
 fn rv64_guests_pass_the_running_oracle() {
     for track in TRACKS {
-        passes(running, &Harts::<Ept>::new(track));
+        passes(running, &Harts::<Ept>::new(track).over(PageSize::Huge2M));
         passes(running, &Harts::<Npt>::new(track));
+        passes(running, &Harts::<Stage2>::new(track));
     }
 }
 
@@ -80,13 +103,13 @@ fn both_oracles_find_a_skipped_flush() {
         let ports = Ports::<Ept>::new(track).broken(Break::SkipFlush);
         is_found(stopped, &ports, 1);
         is_found(running, &ports, 1);
-        is_found(stopped, &Harts::<Npt>::new(track).broken(Break::SkipFlush), 4);
+        is_found(stopped, &Harts::<Stage2>::new(track).broken(Break::SkipFlush), 4);
     }
 }
 
 #[test]
 fn both_oracles_find_a_dropped_bit() {
-    for track in TRACKS {
+    for track in [Track::PerPage, Track::ProtectAll] {
         let ports = Ports::<Npt>::new(track).broken(Break::DropBit);
         is_found(stopped, &ports, 1);
         is_found(running, &ports, 4);
@@ -112,4 +135,27 @@ fn both_oracles_find_a_settle_that_comes_too_late() {
     is_found_in(short, running, &ports, 4);
     let harts = Harts::<Npt>::new(Track::ProtectAll).broken(Break::LateSettle);
     is_found_in(short, stopped, &harts, 4);
+}
+
+#[test]
+fn both_oracles_find_a_clear_of_more_than_was_fetched() {
+    let ports = Ports::<Npt>::new(Track::Manual).broken(Break::ClearMore);
+    is_found(stopped, &ports, 1);
+    is_found(running, &ports, 4);
+    is_found(stopped, &Harts::<Ept>::new(Track::Manual).broken(Break::ClearMore), 4);
+}
+
+/// The harts' fetches are the reads.
+#[test]
+fn both_oracles_find_a_parked_table_that_is_linked_unsettled() {
+    let harts = Harts::<Stage2>::new(Track::ProtectAll).broken(Break::ReadLifts);
+    is_found(stopped, &harts, 1);
+    is_found(running, &harts, 4);
+}
+
+#[test]
+fn both_oracles_find_a_split_into_storable_leaves() {
+    let ports = Ports::<Ept>::new(Track::PerPage).over(PageSize::Huge2M).broken(Break::SplitLifts);
+    is_found(stopped, &ports, 1);
+    is_found(running, &ports, 4);
 }
