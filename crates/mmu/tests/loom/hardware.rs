@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{LockResult, PoisonError};
 use vellum_mmu::*;
 use vellum_pte::{
@@ -86,6 +87,8 @@ pub struct Hardware<F> {
     leaves: std::sync::Mutex<Level>,
     accessed: AccessedBits,
     also: std::sync::Mutex<Option<std::sync::Arc<dyn Fn() + Send + Sync>>>,
+    /// Steps until whoever makes the last of them gives way; 0: nobody does.
+    until_giving_way: AtomicUsize,
     format: PhantomData<F>,
 }
 
@@ -104,6 +107,7 @@ impl<F: Format> Hardware<F> {
             leaves: std::sync::Mutex::new(leaves),
             accessed,
             also: std::sync::Mutex::default(),
+            until_giving_way: AtomicUsize::new(0),
             format: PhantomData,
         }
     }
@@ -118,6 +122,22 @@ impl<F: Format> Hardware<F> {
         drop(frames);
         // SAFETY: two entries a frame, valid as long as `self`.
         Ok(unsafe { word.add(index).as_ref() })
+    }
+
+    /// Has whoever makes the step after so many let others go first.
+    pub fn give_way_after(&self, steps: Option<usize>) {
+        self.until_giving_way.store(steps.unwrap_or(0), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// One step of the machine. No scheduling point but the one that was asked for.
+    pub fn step(&self) {
+        let left = self.until_giving_way.load(std::sync::atomic::Ordering::Relaxed);
+        if left > 0 {
+            self.until_giving_way.store(left - 1, std::sync::atomic::Ordering::Relaxed);
+        }
+        if left == 1 {
+            loom::thread::yield_now();
+        }
     }
 
     fn frames(&self) -> std::sync::MutexGuard<'_, Frames> {
@@ -188,6 +208,7 @@ impl<F: Format> Hardware<F> {
         access: Access,
         retire: impl FnOnce(&AtomicU64) -> T,
     ) -> Option<T> {
+        self.step();
         let mut tlb = self.window(cpu);
         let walked = match tlb.find(page, access) {
             Some(known) => Ok(Some(known)),
@@ -322,6 +343,7 @@ impl<F: Format> Embedder for Embed<F> {
     }
 
     fn shoot_down(&self, _: Scope) {
+        self.0.step();
         for cpu in 0..VCPUS {
             *self.0.window(cpu) = Tlb::default();
         }
@@ -343,6 +365,7 @@ impl<F: Format> Embedder for Embed<F> {
     fn flush_local(&self, _: Gpa) {}
 
     fn resolve(&self, page: GuestPage) -> Option<Backing> {
+        self.0.step();
         let frame = Pfn::new(self.0.host(host_page(page)) as u64);
         Some(Backing {
             frame,

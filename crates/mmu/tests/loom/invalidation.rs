@@ -4,7 +4,7 @@
 use crate::hardware::Backed;
 use crate::tiny::{Arm, X86};
 use crate::world::{Copied, Guest, SLOT, World};
-use crate::{Plan, explore, must_object};
+use crate::{PREEMPTIONS_OF_MANY, Plan, explore, explore_bounded, must_object};
 use loom::sync::Arc;
 use loom::thread;
 use vellum_mmu::{Break, Initial, Protect};
@@ -138,7 +138,7 @@ fn two_invalidations<F: Format>(plan: Plan) {
 
 #[test]
 fn an_invalidation_that_ends_ends_no_other() {
-    explore([two_invalidations::<X86>, two_invalidations::<Arm>]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [two_invalidations::<X86>, two_invalidations::<Arm>]);
 }
 
 #[test]

@@ -29,13 +29,41 @@ use vellum_mmu::Break;
 #[derive(Clone, Copy)]
 struct Plan {
     broken: Option<Break>,
-    spawned_first: bool,
+    beginning: Beginning,
 }
 
+/// The order that loom's search begins with. It looks back from there, and forgets a load that
+/// another thread's load follows: so what it finds depends on where it begins.
+#[derive(Clone, Copy)]
+struct Beginning {
+    /// Whether the spawned threads go first.
+    spawned_first: bool,
+    /// After how many steps of the machine (an access, a fault, a call of the library) whoever
+    /// makes it lets others go first.
+    gives_way: Option<usize>,
+}
+
+/// Every order that a search begins with.
+fn beginnings() -> impl Iterator<Item = Beginning> {
+    let gives_way = std::iter::once(None).chain((1..=gives_way()).map(Some));
+    gives_way.flat_map(|gives_way| {
+        [false, true].map(|spawned_first| Beginning { spawned_first, gives_way })
+    })
+}
+
+/// `VELLUM_LOOM_STEPS` asks for a longer search.
+fn gives_way() -> usize {
+    std::env::var("VELLUM_LOOM_STEPS").map_or(STEPS, |steps| steps.parse().expect("a number"))
+}
+
+/// Two more beginnings each.
+const STEPS: usize = 1;
+
 /// How often loom interrupts a thread in one execution, if `LOOM_MAX_PREEMPTIONS` does not say.
-/// Three take half a second for two threads, and minutes for three threads, which get two.
+/// Three take half a second for two threads with a few steps; three threads or many steps take
+/// minutes, and get two.
 const PREEMPTIONS: usize = 3;
-const PREEMPTIONS_OF_THREE: usize = 2;
+const PREEMPTIONS_OF_MANY: usize = 2;
 
 /// One model, of one format.
 type Scenario = fn(Plan);
@@ -47,8 +75,8 @@ fn explore<const N: usize>(scenarios: [Scenario; N]) {
 
 fn explore_bounded<const N: usize>(preemptions: usize, scenarios: [Scenario; N]) {
     for scenario in scenarios {
-        for spawned_first in [false, true] {
-            model(preemptions, move || scenario(Plan { broken: None, spawned_first }));
+        for beginning in beginnings() {
+            model(preemptions, move || scenario(Plan { broken: None, beginning }));
         }
     }
 }
@@ -67,15 +95,14 @@ const OBJECTIONS: [&str; 7] = [
 /// Runs scenarios with a planted bug and demands that loom object to each.
 fn must_object<const N: usize>(bug: Break, scenarios: [Scenario; N]) {
     for (place, scenario) in scenarios.into_iter().enumerate() {
-        let objects = [false, true].into_iter().any(|spawned_first| {
-            objects(move || scenario(Plan { broken: Some(bug), spawned_first }))
-        });
+        let objects = beginnings()
+            .any(|beginning| objects(move || scenario(Plan { broken: Some(bug), beginning })));
         assert!(objects, "loom did not object to {bug:?} in scenario {place}");
     }
 }
 
 fn objects(scenario: impl Fn() + Sync + Send + 'static) -> bool {
-    let run = || model(PREEMPTIONS_OF_THREE, scenario);
+    let run = || model(PREEMPTIONS_OF_MANY, scenario);
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).err();
     panic.is_some_and(|payload| {
         let literal = payload.downcast_ref::<&str>().copied();

@@ -3,7 +3,7 @@
 
 use crate::protect_all::closed_world;
 use crate::tiny::Arm;
-use crate::{PREEMPTIONS_OF_THREE, Plan, explore, explore_bounded, must_object};
+use crate::{PREEMPTIONS_OF_MANY, Plan, explore, explore_bounded, must_object};
 use loom::thread;
 use vellum_mmu::{Break, Protect};
 
@@ -97,5 +97,5 @@ fn relink_among_three(plan: Plan) {
 
 #[test]
 fn a_read_a_write_and_a_harvest_of_a_parked_table_lose_nothing() {
-    explore_bounded(PREEMPTIONS_OF_THREE, [relink_among_three]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [relink_among_three]);
 }

@@ -2,7 +2,7 @@
 
 use crate::tiny::{Arm, X86};
 use crate::world::{Copied, SLOT, World};
-use crate::{PREEMPTIONS_OF_THREE, Plan, explore, explore_bounded, must_object};
+use crate::{PREEMPTIONS_OF_MANY, Plan, explore, explore_bounded, must_object};
 use loom::sync::Arc;
 use loom::thread;
 use vellum_mmu::{Break, Initial, Protect};
@@ -75,12 +75,15 @@ fn two_push_downs_then_protect_all<F: Format>(plan: Plan) {
 
 #[test]
 fn two_push_downs_and_a_harvest_by_pages_lose_nothing() {
-    explore_bounded(PREEMPTIONS_OF_THREE, [two_push_downs::<X86>, two_push_downs::<Arm>]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [two_push_downs::<X86>, two_push_downs::<Arm>]);
 }
 
 #[test]
 fn two_push_downs_and_protect_all_lose_nothing() {
-    explore([two_push_downs_then_protect_all::<X86>, two_push_downs_then_protect_all::<Arm>]);
+    explore_bounded(
+        PREEMPTIONS_OF_MANY,
+        [two_push_downs_then_protect_all::<X86>, two_push_downs_then_protect_all::<Arm>],
+    );
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn late_push_down<F: Format>(plan: Plan) {
 
 #[test]
 fn a_late_push_down_closes_nothing_that_a_later_one_opened() {
-    explore([late_push_down::<X86>, late_push_down::<Arm>]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [late_push_down::<X86>, late_push_down::<Arm>]);
 }
 
 #[test]
@@ -172,7 +175,10 @@ fn settle_against_start<F: Format>(plan: Plan) {
 
 #[test]
 fn a_log_that_starts_during_a_settle_misses_nothing() {
-    explore([settle_against_start::<X86>, settle_against_start::<Arm>]);
+    explore_bounded(
+        PREEMPTIONS_OF_MANY,
+        [settle_against_start::<X86>, settle_against_start::<Arm>],
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::tiny::{Arm, X86};
 use crate::world::{Copied, Guest, Shape, World};
-use crate::{Plan, explore, must_object};
+use crate::{PREEMPTIONS_OF_MANY, Plan, explore, explore_bounded, must_object};
 use loom::sync::Arc;
 use loom::thread;
 use vellum_mmu::{Break, Protect};
@@ -79,12 +79,12 @@ fn wide_down<F: Format>(plan: Plan) {
 
 #[test]
 fn push_downs_between_two_generations_lose_nothing() {
-    explore([two_spaces_down::<X86>, two_spaces_down::<Arm>]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [two_spaces_down::<X86>, two_spaces_down::<Arm>]);
 }
 
 #[test]
 fn push_downs_below_many_roots_lose_nothing() {
-    explore([wide_down::<X86>, wide_down::<Arm>]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [wide_down::<X86>, wide_down::<Arm>]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::tiny::{Arm, X86};
 use crate::world::{Copied, Guest, SLOT, World};
-use crate::{PREEMPTIONS_OF_THREE, Plan, explore, explore_bounded, must_object};
+use crate::{PREEMPTIONS_OF_MANY, Plan, explore, explore_bounded, must_object};
 use loom::sync::Arc;
 use loom::thread;
 use vellum_mmu::{Break, CreateSlotError, HugeLeaves, Initial, Protect};
@@ -158,8 +158,14 @@ fn eager_against_start_all_set<F: Format>(plan: Plan) {
 
 #[test]
 fn a_leaf_that_is_split_while_logging_starts_hides_no_store() {
-    explore([eager_against_clean_start::<X86>, eager_against_clean_start::<Arm>]);
-    explore([eager_against_start_all_set::<X86>, eager_against_start_all_set::<Arm>]);
+    explore_bounded(
+        PREEMPTIONS_OF_MANY,
+        [eager_against_clean_start::<X86>, eager_against_clean_start::<Arm>],
+    );
+    explore_bounded(
+        PREEMPTIONS_OF_MANY,
+        [eager_against_start_all_set::<X86>, eager_against_start_all_set::<Arm>],
+    );
 }
 
 #[test]
@@ -194,7 +200,7 @@ fn eager_among_three<F: Format>(plan: Plan) {
 
 #[test]
 fn a_split_ahead_a_store_and_a_harvest_lose_nothing() {
-    explore_bounded(PREEMPTIONS_OF_THREE, [eager_among_three::<X86>, eager_among_three::<Arm>]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [eager_among_three::<X86>, eager_among_three::<Arm>]);
 }
 
 /// A split while somebody else's shoot-down is unpaid. Each shoot-down waits for a slot change, as it

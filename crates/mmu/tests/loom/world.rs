@@ -1,7 +1,7 @@
 //! A guest, its vCPUs, and somebody who copies what the log says.
 
-use crate::Plan;
 use crate::hardware::{Backed, Embed, Hardware, Registers};
+use crate::{Beginning, Plan};
 use loom::sync::Arc;
 use vellum_memory::{Layout, PageSet, Region};
 use vellum_mmu::*;
@@ -81,14 +81,14 @@ pub struct World<F: Format> {
     registers: Registers,
     pub slots: Vec<SlotSpec>,
     layout: Layout,
-    spawned_first: bool,
+    beginning: Beginning,
 }
 
 impl<F: Format> World<F> {
-    /// Lets the spawned threads go first, in every other model: loom's search looks back from the
-    /// order it begins with, and forgets a load that another thread's load follows.
+    /// All threads are there: the search begins as it was told to.
     pub fn begin(&self) {
-        if self.spawned_first {
+        self.hardware.give_way_after(self.beginning.gives_way);
+        if self.beginning.spawned_first {
             loom::thread::yield_now();
         }
     }
@@ -121,8 +121,8 @@ impl<F: Format> World<F> {
         let region =
             |slot: &SlotSpec| Region { slot: slot.id, space: slot.space, range: slot.range };
         let layout = Layout::new(slots.iter().map(region).collect()).expect("regions");
-        let spawned_first = plan.spawned_first;
-        Arc::new(Self { hardware, mmu, registers, slots, layout, spawned_first })
+        let beginning = plan.beginning;
+        Arc::new(Self { hardware, mmu, registers, slots, layout, beginning })
     }
 
     /// How many pages of memory it has.
@@ -166,6 +166,7 @@ impl<F: Format> World<F> {
             if let Some(done) = attempt() {
                 return Ok(done);
             }
+            self.hardware.step();
             match vcpu.fault(space, gpa, access) {
                 Outcome::Mapped | Outcome::Spurious => {}
                 Outcome::Retry => loom::thread::yield_now(),
@@ -218,6 +219,7 @@ impl<F: Format> World<F> {
             self.mmu.take_dirty(slot.id, protect, region).expect("logged");
         }
         if protect == Protect::Nothing {
+            self.hardware.step();
             self.mmu.write_protect_all();
         }
         self.named(&set)
@@ -284,6 +286,7 @@ impl Copied {
 
     /// Copies some pages.
     pub fn pages<F: Format>(mut self, world: &World<F>, pages: Vec<usize>) -> Self {
+        world.hardware.step();
         for page in pages {
             self.0[page] = world.hardware.read(page);
         }
