@@ -12,6 +12,7 @@ pub use cpu::{Cpu, OnRetry, Refused, VirtualCpu};
 pub use frames::{Snapshot, changed_entries};
 pub use host::{Backings, Change, Home, HostMemory, Rule};
 
+use crate::script::LocalFlushes;
 use frames::Bank;
 use std::cell::Cell;
 use std::fmt;
@@ -72,13 +73,6 @@ pub struct Hypervisor<M = Plenty> {
     interlude: Mutex<Option<Interlude>>,
 }
 
-/// What becomes of the library's wish to flush one address on its own CPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum LocalFlushes {
-    Made,
-    Forgotten,
-}
-
 impl<M> fmt::Debug for Hypervisor<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hypervisor").field("shoot_downs", &self.shoot_downs).finish_non_exhaustive()
@@ -119,10 +113,10 @@ impl<M: Memory> Hypervisor<M> {
         Self { accessed, ..self }
     }
 
-    /// Its `flush_local` will do nothing.
+    /// Whose `flush_local` does something or nothing.
     #[must_use]
-    pub fn that_never_flushes_locally(self) -> Self {
-        Self { local_flushes: LocalFlushes::Forgotten, ..self }
+    pub fn with_local_flushes(self, local_flushes: LocalFlushes) -> Self {
+        Self { local_flushes, ..self }
     }
 
     /// Its `number`-th shoot-down, from 1 on, will do nothing.

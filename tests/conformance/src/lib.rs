@@ -8,6 +8,7 @@
 //! | [`rv64_guest`] | backend: the same stores made by RV64 harts |
 //! | [`model`] | what the library does, said naively |
 //! | [`scene`] | a VM and its model: each operation done to both |
+//! | [`script`] | a VM of [`hypervisor`], a list of operations, and what is objected to them |
 //! | [`hypervisor`] | a hypervisor of our own: counts, takes snapshots, forgets on request |
 //!
 //! | test | what it holds the backends or the library to |
@@ -16,7 +17,7 @@
 //! | `random_operations` | the model, in whatever order |
 //! | `out_of_memory` | the model, with each allocation failing in turn |
 //! | `protect_all` | what write-protect-all costs, by counters and raw frames |
-//! | `skipped_shoot_down` | that each shoot-down is needed, and missed |
+//! | `skipped_shoot_down`, `planted_bugs` | that each shoot-down is missed and each bug found |
 //! | `known_mistakes`, `slots_under_running_vcpus` | what others got wrong |
 //!
 //! To hold another backend to the oracles, implement [`backend::Backend`] and
@@ -31,3 +32,4 @@ pub mod oracle;
 pub mod port_guest;
 pub mod rv64_guest;
 pub mod scene;
+pub mod script;

@@ -6,19 +6,16 @@ mod strategies;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use strategies::{Hardware, Script, of_a_hypervisor, of_ports};
-use vellum_conformance::hypervisor::{Home, Hypervisor, OnRetry, Plenty, VirtualCpu};
+use vellum_conformance::hypervisor::Home;
 use vellum_conformance::scene::{Ground, Scene};
+use vellum_conformance::script::{SPACES, Setup, objection};
 use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::Region;
 use vellum_memory::guest::{PAGE_BYTES, read_page};
-use vellum_mmu::{Break, Config, Mmu};
+use vellum_mmu::Break;
 use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Npt, SlotId, Stage2};
-
-/// Three CPUs in normal memory, one in system management mode.
-const SPACES: [AddressSpace; 4] =
-    [AddressSpace::NORMAL, AddressSpace::NORMAL, AddressSpace::NORMAL, AddressSpace::SMM];
 
 /// RAM for all slots that a scene can have, in both spaces, and no slot.
 fn board<F: WalkedFormat>(hardware: Hardware, broken: Option<Break>) -> Board<F> {
@@ -59,18 +56,8 @@ fn on_ports<F: WalkedFormat>((hardware, ops): &Script, broken: Option<Break>) {
 
 fn on_the_hypervisor<F: Format>((hardware, ops): &Script, broken: Option<Break>) {
     let Hardware { ground, rule, accessed, .. } = *hardware;
-    let address_bits = Some(ground.address_bits);
-    let config = Config { spaces: 2, address_bits, accessed, broken };
-    let hypervisor = Hypervisor::with_memory(Plenty).backed_by(rule).with_accessed_bits(accessed);
-    let mmu = Mmu::<F, _>::new(hypervisor, config).expect("memory");
-    let cpu = |(number, space)| {
-        let cpu = VirtualCpu::new(&mmu, number, space).expect("memory");
-        (space, cpu.that(OnRetry::GivesUp))
-    };
-    let cpus = (0..).zip(SPACES).map(cpu).collect();
-    let mut scene = Scene::new(&mmu, cpus, ground);
-    ops.iter().for_each(|op| scene.apply(op).expect("there is memory"));
-    scene.finish(|home| mmu.embedder().page(home));
+    let setup = Setup { ground, accessed, broken, ..Setup::new(ground.address_bits, rule) };
+    setup.run::<F>(ops);
 }
 
 proptest! {
@@ -123,7 +110,7 @@ fn is_found(
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     (0..TRIES).any(|_| {
         let script = scripts.new_tree(&mut runner).expect("a script").current();
-        std::panic::catch_unwind(|| run(&script, Some(bug))).is_err()
+        objection(|| run(&script, Some(bug))).is_some()
     })
 }
 
@@ -132,8 +119,6 @@ fn is_found(
 fn random_operations_find_a_planted_bug() {
     const EVERYWHERE: [Break; 5] =
         [Break::SkipFlush, Break::DropBit, Break::SplitLifts, Break::ClearMore, Break::OneRoot];
-    let quiet = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
     let on_x86 = EVERYWHERE.map(|bug| is_found(&of_ports::<Ept>(), on_ports::<Ept>, bug));
     let ours =
         EVERYWHERE.map(|bug| is_found(&of_a_hypervisor::<Npt>(), on_the_hypervisor::<Npt>, bug));
@@ -141,6 +126,5 @@ fn random_operations_find_a_planted_bug() {
         is_found(&of_ports::<Stage2>(), on_ports::<Stage2>, bug)
             && is_found(&of_a_hypervisor::<Stage2>(), on_the_hypervisor::<Stage2>, bug)
     });
-    std::panic::set_hook(quiet);
     assert_eq!((on_x86, ours, on_arm), ([true; 5], [true; 5], [true; 3]));
 }

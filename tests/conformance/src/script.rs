@@ -1,0 +1,113 @@
+//! A VM of the suite's hypervisor, a list of operations, and what the model says to it.
+
+use crate::hypervisor::{Hypervisor, OnRetry, Plenty, Rule, VirtualCpu};
+use crate::scene::{Ground, Op, Scene};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use vellum_mmu::{AccessedBits, Break, Config, Mmu};
+use vellum_pte::{AddressSpace, Format};
+
+/// Three CPUs in normal memory, one in system management mode.
+pub const SPACES: [AddressSpace; 4] =
+    [AddressSpace::NORMAL, AddressSpace::NORMAL, AddressSpace::NORMAL, AddressSpace::SMM];
+
+/// What the VM is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Where it plays.
+    pub ground: Ground,
+    /// Which frames are behind its memory.
+    pub rule: Rule,
+    /// Whether its processors set A and D.
+    pub accessed: AccessedBits,
+    /// Whether they flush an address that was just opened.
+    pub local_flushes: LocalFlushes,
+    /// The shoot-down that does nothing; from 1 on.
+    pub forgotten: Option<u64>,
+    /// A deliberate bug.
+    pub broken: Option<Break>,
+}
+
+/// What becomes of the library's wish to flush one address on its own CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LocalFlushes {
+    /// It is done.
+    Made,
+    /// It is forgotten.
+    Forgotten,
+}
+
+impl Setup {
+    /// Sound, on tables that translate so many bits, over memory of this kind.
+    #[must_use]
+    pub fn new(address_bits: u32, rule: Rule) -> Self {
+        let ground = Ground { grain: rule.backings.grain(), ..Ground::of_bits(address_bits) };
+        let (accessed, local_flushes) = (AccessedBits::Set, LocalFlushes::Made);
+        Self { ground, rule, accessed, local_flushes, forgotten: None, broken: None }
+    }
+
+    /// Does `ops`. How many shoot-downs that took.
+    ///
+    /// # Panics
+    /// The library and the model differ.
+    pub fn run<F: Format>(&self, ops: &[Op]) -> u64 {
+        let mmu = self.mmu::<F>();
+        let mut scene = self.scene(&mmu);
+        ops.iter().for_each(|op| scene.apply(op).expect("there is memory"));
+        let shoot_downs = mmu.embedder().shoot_downs();
+        scene.finish(|home| mmu.embedder().page(home));
+        shoot_downs
+    }
+
+    fn mmu<F: Format>(&self) -> Mmu<F, Hypervisor> {
+        let hypervisor = Hypervisor::with_memory(Plenty)
+            .backed_by(self.rule)
+            .with_accessed_bits(self.accessed)
+            .with_local_flushes(self.local_flushes);
+        self.forgotten.iter().for_each(|number| hypervisor.forget_shoot_down(*number));
+        let config = Config {
+            spaces: 2,
+            address_bits: Some(self.ground.address_bits),
+            accessed: self.accessed,
+            broken: self.broken,
+        };
+        Mmu::new(hypervisor, config).expect("memory")
+    }
+
+    fn scene<'m, F: Format>(
+        &self,
+        mmu: &'m Mmu<F, Hypervisor>,
+    ) -> Scene<'m, F, Hypervisor, VirtualCpu<'m, F, Plenty>> {
+        let cpu = |(number, space)| {
+            let cpu = VirtualCpu::new(mmu, number, space).expect("memory");
+            (space, cpu.that(OnRetry::GivesUp))
+        };
+        Scene::new(mmu, (0..).zip(SPACES).map(cpu).collect(), self.ground)
+    }
+}
+
+thread_local! {
+    /// Whether this thread's panics are wanted, and so not printed.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What is objected to `run`, if anything is.
+pub fn objection(run: impl FnOnce()) -> Option<String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !EXPECTED.get() {
+                loud(panic);
+            }
+        }));
+    });
+    let before = EXPECTED.replace(true);
+    let payload = catch_unwind(AssertUnwindSafe(run)).err();
+    EXPECTED.set(before);
+    payload.map(|payload| match payload.downcast::<String>() {
+        Ok(said) => *said,
+        Err(payload) => payload.downcast_ref::<&str>().copied().unwrap_or("?").to_owned(),
+    })
+}
