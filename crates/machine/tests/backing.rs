@@ -1,5 +1,6 @@
 //! The memory behind guest pages changes under running vCPUs: pages move, and are given back.
 
+#[macro_use]
 mod storm;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use vellum_machine::port::ShootDown;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::Region;
 use vellum_memory::guest::{Bytes, GuestAddress};
-use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Npt, SlotId, Stage2};
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, SlotId, Stage2};
 
 const SIZES: [PageSize; 3] = [PageSize::Small, PageSize::Huge2M, PageSize::Huge1G];
 
@@ -50,9 +51,7 @@ fn a_page_moves<F: WalkedFormat>(pages: PageSize) {
 #[test]
 fn a_page_that_has_moved_is_found_where_it_went() {
     for pages in SIZES {
-        a_page_moves::<Ept>(pages);
-        a_page_moves::<Npt>(pages);
-        a_page_moves::<Stage2>(pages);
+        on_each_format!(a_page_moves(pages));
     }
 }
 
@@ -83,9 +82,7 @@ fn zeros_are_left<F: WalkedFormat>(pages: PageSize) {
 #[test]
 fn a_discarded_range_is_zeros_and_can_be_stored_to() {
     for pages in SIZES {
-        zeros_are_left::<Ept>(pages);
-        zeros_are_left::<Npt>(pages);
-        zeros_are_left::<Stage2>(pages);
+        on_each_format!(zeros_are_left(pages));
     }
 }
 
@@ -132,14 +129,16 @@ fn missed_by_moves<F: WalkedFormat>(config: &BoardConfig) -> usize {
     })
 }
 
+fn no_store_is_missed<F: WalkedFormat>(config: &BoardConfig) {
+    assert_eq!(missed_by_moves::<F>(config), 0, "{} {config:?}", F::NAME);
+}
+
 #[test]
 fn no_store_is_missed_where_pages_move() {
     for way in ways() {
         for pages in [PageSize::Small, PageSize::Huge2M] {
             let config = BoardConfig { pages, ..config(way) };
-            assert_eq!(missed_by_moves::<Ept>(&config), 0);
-            assert_eq!(missed_by_moves::<Npt>(&config), 0);
-            assert_eq!(missed_by_moves::<Stage2>(&config), 0);
+            on_each_format!(no_store_is_missed(&config));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Huge leaves under ports: split while they are stored to, back when the log stops, and never in
 //! two sizes at once.
 
+#[macro_use]
 mod storm;
 
-use storm::{TRACKS, at, config, lost_pages, rounds, ways, while_storing};
+use storm::{TRACKS, at, config, rounds, storm_loses_nothing, ways, while_storing};
 use vellum_machine::board::{Board, BoardConfig, PageSize};
 #[cfg(feature = "breaks")]
 use vellum_machine::bus::BusError;
@@ -13,7 +14,7 @@ use vellum_machine::port::ShootDown;
 use vellum_machine::walker::{AccessFlags, WalkedFormat};
 use vellum_memory::{DirtySource, PageSet};
 use vellum_mmu::Initial;
-use vellum_pte::{Ept, Npt, SlotId, Stage2};
+use vellum_pte::{Ept, SlotId, Stage2};
 
 const HUGE: [PageSize; 2] = [PageSize::Huge2M, PageSize::Huge1G];
 
@@ -42,9 +43,7 @@ fn a_leaf_maps_many_pages<F: WalkedFormat>() {
 
 #[test]
 fn a_huge_leaf_maps_what_tables_would() {
-    a_leaf_maps_many_pages::<Ept>();
-    a_leaf_maps_many_pages::<Npt>();
-    a_leaf_maps_many_pages::<Stage2>();
+    on_each_format!(a_leaf_maps_many_pages());
 }
 
 fn logged_page_by_page<F: WalkedFormat>(pages: PageSize, track: Track) {
@@ -72,15 +71,8 @@ fn logged_page_by_page<F: WalkedFormat>(pages: PageSize, track: Track) {
 #[test]
 fn a_logged_store_to_a_huge_leaf_names_its_page_alone() {
     for (pages, track) in HUGE.into_iter().flat_map(|pages| TRACKS.map(|track| (pages, track))) {
-        logged_page_by_page::<Ept>(pages, track);
-        logged_page_by_page::<Npt>(pages, track);
-        logged_page_by_page::<Stage2>(pages, track);
+        on_each_format!(logged_page_by_page(pages, track));
     }
-}
-
-fn storm_loses_nothing<F: WalkedFormat>(config: &BoardConfig, track: Track) {
-    let lost = lost_pages::<F>(config, track, rounds(config.shoot_down));
-    assert!(lost.is_empty(), "{} {track:?} {config:?}: {lost:?}", F::NAME);
 }
 
 #[test]
@@ -88,9 +80,7 @@ fn a_storm_over_huge_leaves_loses_no_page() {
     for way in ways() {
         let config = BoardConfig { pages: PageSize::Huge2M, ..config(way) };
         for track in TRACKS {
-            storm_loses_nothing::<Ept>(&config, track);
-            storm_loses_nothing::<Npt>(&config, track);
-            storm_loses_nothing::<Stage2>(&config, track);
+            on_each_format!(storm_loses_nothing(&config, track));
         }
     }
 }
@@ -132,9 +122,7 @@ fn sizes_change<F: WalkedFormat>(way: ShootDown) {
 #[test]
 fn leaves_change_their_size_under_running_vcpus() {
     for way in ways() {
-        sizes_change::<Ept>(way);
-        sizes_change::<Npt>(way);
-        sizes_change::<Stage2>(way);
+        on_each_format!(sizes_change(way));
     }
 }
 

@@ -1,8 +1,9 @@
 //! Ports, walkers, shoot-down and the library together: does the log hold every write?
 
+#[macro_use]
 mod storm;
 
-use storm::{BASE, at};
+use storm::{BASE, at, storm_loses_nothing};
 use vellum_machine::board::{Board, BoardConfig, PageSize};
 use vellum_machine::bus::{Bus, BusError, Width};
 use vellum_machine::error::BoardError;
@@ -33,9 +34,8 @@ fn collect<F: WalkedFormat>(log: &mut BoardLog<'_, F>) -> Vec<u64> {
     pages_of(&round)
 }
 
-#[test]
-fn what_was_stored_is_loaded_by_every_port() {
-    let board = board::<Ept>(64);
+fn every_port_loads<F: WalkedFormat>() {
+    let board = board::<F>(64);
     let (mut one, mut other) = (board.port().expect("memory"), board.port().expect("memory"));
     one.store(at(3, 8), Width::Double, 0x0102_0304_0506_0708).expect("RAM");
     assert_eq!(other.load(at(3, 8), Width::Double), Ok(0x0102_0304_0506_0708));
@@ -45,8 +45,12 @@ fn what_was_stored_is_loaded_by_every_port() {
 }
 
 #[test]
-fn an_access_may_cross_a_page() {
-    let board = board::<Npt>(64);
+fn what_was_stored_is_loaded_by_every_port() {
+    on_each_format!(every_port_loads());
+}
+
+fn crosses_a_page<F: WalkedFormat>() {
+    let board = board::<F>(64);
     let mut port = board.port().expect("memory");
     port.store(at(1, 4093), Width::Double, 0x1122_3344_5566_7788).expect("RAM");
     assert_eq!(port.load(at(1, 4093), Width::Double), Ok(0x1122_3344_5566_7788));
@@ -54,8 +58,12 @@ fn an_access_may_cross_a_page() {
 }
 
 #[test]
-fn outside_the_memslots_nothing_answers() {
-    let board = board::<Ept>(4);
+fn an_access_may_cross_a_page() {
+    on_each_format!(crosses_a_page());
+}
+
+fn nothing_answers_outside<F: WalkedFormat>() {
+    let board = board::<F>(4);
     let mut port = board.port().expect("memory");
     let below = Gpa::new(BASE - 8);
     assert_eq!(port.load(below, Width::Byte), Err(BusError::Unmapped(below)));
@@ -66,6 +74,11 @@ fn outside_the_memslots_nothing_answers() {
     let last = Gpa::new(u64::MAX);
     assert_eq!(port.load(last, Width::Double), Err(BusError::Unmapped(last)));
     assert!(port.fetch(Gfn::new(1), &mut [0; 1024]).is_err());
+}
+
+#[test]
+fn outside_the_memslots_nothing_answers() {
+    on_each_format!(nothing_answers_outside());
 }
 
 fn nothing_beyond_the_tables_answers<F: WalkedFormat>() {
@@ -82,9 +95,7 @@ fn nothing_beyond_the_tables_answers<F: WalkedFormat>() {
 
 #[test]
 fn an_address_beyond_the_tables_is_no_alias_of_one_below() {
-    nothing_beyond_the_tables_answers::<Ept>();
-    nothing_beyond_the_tables_answers::<Npt>();
-    nothing_beyond_the_tables_answers::<Stage2>();
+    on_each_format!(nothing_beyond_the_tables_answers());
 }
 
 #[test]
@@ -95,14 +106,18 @@ fn no_address_space_is_too_high_to_be_named() {
     assert_eq!(config.spaces, u16::MAX);
 }
 
-#[test]
-fn a_fetch_is_the_page_and_sees_later_stores() {
-    let board = board::<Npt>(4);
+fn a_fetch_sees_later_stores<F: WalkedFormat>() {
+    let board = board::<F>(4);
     let mut port = board.port().expect("memory");
     let mut words = [0; 1024];
     port.store(at(2, 4092), Width::Word, 0xdead_beef).expect("RAM");
     port.fetch(at(2, 0).gfn(), &mut words).expect("RAM");
     assert_eq!((words[0], words[1023]), (0, 0xdead_beef));
+}
+
+#[test]
+fn a_fetch_is_the_page_and_sees_later_stores() {
+    on_each_format!(a_fetch_sees_later_stores());
 }
 
 fn out_of_frames_is_survived<F: WalkedFormat>() {
@@ -117,9 +132,7 @@ fn out_of_frames_is_survived<F: WalkedFormat>() {
 
 #[test]
 fn out_of_frames_is_said_and_survived() {
-    out_of_frames_is_survived::<Ept>();
-    out_of_frames_is_survived::<Npt>();
-    out_of_frames_is_survived::<Stage2>();
+    on_each_format!(out_of_frames_is_survived());
 }
 
 fn a_slot_comes_and_goes<F: WalkedFormat>() {
@@ -144,9 +157,7 @@ fn a_slot_comes_and_goes<F: WalkedFormat>() {
 
 #[test]
 fn a_deleted_slot_gives_its_frames_back() {
-    a_slot_comes_and_goes::<Ept>();
-    a_slot_comes_and_goes::<Npt>();
-    a_slot_comes_and_goes::<Stage2>();
+    on_each_format!(a_slot_comes_and_goes());
 }
 
 fn rounds_name_what_was_written<F: WalkedFormat>(track: Track) {
@@ -177,9 +188,7 @@ fn rounds_name_what_was_written<F: WalkedFormat>(track: Track) {
 #[test]
 fn rounds_name_exactly_what_was_written() {
     for track in [Track::PerPage, Track::ProtectAll] {
-        rounds_name_what_was_written::<Ept>(track);
-        rounds_name_what_was_written::<Npt>(track);
-        rounds_name_what_was_written::<Stage2>(track);
+        on_each_format!(rounds_name_what_was_written(track));
     }
 }
 
@@ -217,22 +226,14 @@ fn manual_protect_takes_what_it_is_asked_for<F: WalkedFormat>() {
 
 #[test]
 fn manual_protect_takes_the_pages_of_a_range_and_no_others() {
-    manual_protect_takes_what_it_is_asked_for::<Ept>();
-    manual_protect_takes_what_it_is_asked_for::<Npt>();
-    manual_protect_takes_what_it_is_asked_for::<Stage2>();
+    on_each_format!(manual_protect_takes_what_it_is_asked_for());
 }
 
 #[test]
 fn a_storm_of_stores_loses_no_page() {
     for way in storm::ways() {
-        let (config, rounds) = (storm::config(way), storm::rounds(way));
         for track in storm::TRACKS {
-            let lost = storm::lost_pages::<Ept>(&config, track, rounds);
-            assert!(lost.is_empty(), "EPT {way:?} {track:?}: {lost:?}");
-            let lost = storm::lost_pages::<Npt>(&config, track, rounds);
-            assert!(lost.is_empty(), "NPT {way:?} {track:?}: {lost:?}");
-            let lost = storm::lost_pages::<Stage2>(&config, track, rounds);
-            assert!(lost.is_empty(), "stage 2 {way:?} {track:?}: {lost:?}");
+            on_each_format!(storm_loses_nothing(&storm::config(way), track));
         }
     }
 }
@@ -273,9 +274,7 @@ fn each_space_shows_its_own<F: WalkedFormat>() {
 
 #[test]
 fn each_address_space_shows_its_own_slots() {
-    each_space_shows_its_own::<Ept>();
-    each_space_shows_its_own::<Npt>();
-    each_space_shows_its_own::<Stage2>();
+    on_each_format!(each_space_shows_its_own());
 }
 
 fn two_spaces_share<F: WalkedFormat>(pages: PageSize) {
@@ -292,9 +291,7 @@ fn two_spaces_share<F: WalkedFormat>(pages: PageSize) {
 #[test]
 fn regions_of_two_spaces_that_name_the_same_pages_share_them() {
     for pages in [PageSize::Small, PageSize::Huge2M] {
-        two_spaces_share::<Ept>(pages);
-        two_spaces_share::<Npt>(pages);
-        two_spaces_share::<Stage2>(pages);
+        on_each_format!(two_spaces_share(pages));
     }
 }
 
@@ -310,9 +307,7 @@ fn a_terabyte_costs_nothing<F: WalkedFormat>(pages: PageSize) {
 #[test]
 fn a_terabyte_of_untouched_ram_costs_nothing() {
     for pages in [PageSize::Small, PageSize::Huge2M, PageSize::Huge1G] {
-        a_terabyte_costs_nothing::<Ept>(pages);
-        a_terabyte_costs_nothing::<Npt>(pages);
-        a_terabyte_costs_nothing::<Stage2>(pages);
+        on_each_format!(a_terabyte_costs_nothing(pages));
     }
 }
 

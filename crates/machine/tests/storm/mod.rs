@@ -13,6 +13,15 @@ use vellum_memory::guest::{Bytes, GuestAddress, PAGE_BYTES, read_page, write_pag
 use vellum_memory::{DirtySource, PageSet};
 use vellum_pte::{Gpa, PAGE_SIZE};
 
+/// Runs a test that is generic over the format on every format.
+macro_rules! on_each_format {
+    ($test:ident($($argument:expr),*)) => {{
+        $test::<vellum_pte::Ept>($($argument),*);
+        $test::<vellum_pte::Npt>($($argument),*);
+        $test::<vellum_pte::Stage2>($($argument),*);
+    }};
+}
+
 pub(crate) const BASE: u64 = 0x8000_0000;
 /// More than 2 MiB, and no multiple of it.
 pub(crate) const PAGES: u64 = 600;
@@ -161,4 +170,9 @@ fn differ<F: WalkedFormat>(one: &Board<F>, other: &Board<F>, page: u64) -> bool 
     read_page(one.memory(), gfn, &mut left).expect("RAM");
     read_page(other.memory(), gfn, &mut right).expect("RAM");
     left != right
+}
+
+pub(crate) fn storm_loses_nothing<F: WalkedFormat>(config: &BoardConfig, track: Track) {
+    let lost = lost_pages::<F>(config, track, rounds(config.shoot_down));
+    assert!(lost.is_empty(), "{} {track:?} {config:?}: {lost:?}", F::NAME);
 }
