@@ -4,7 +4,7 @@ use crate::tiny::{Arm, X86};
 use crate::world::{Copied, Guest, SLOT, Shape, World};
 use crate::{Plan, explore, must_object};
 use loom::thread;
-use vellum_mmu::{Break, LogMode, Outcome, Protect, SlotSpec};
+use vellum_mmu::{Break, Initial, LogMode, Outcome, Protect, SlotSpec};
 use vellum_pte::{Format, Gfn, GfnRange};
 
 /// A slot goes while a vCPU faults on it and walks its tables.
@@ -30,6 +30,34 @@ fn a_table_outlives_its_readers() {
 #[test]
 fn freeing_before_readers_have_left_is_seen() {
     must_object(Break::FreeEarly, [delete_against_fault::<X86>, delete_against_fault::<Arm>]);
+}
+
+/// A slot goes while the first logged write to it splits a huge leaf.
+fn delete_against_split<F: Format>(plan: Plan) {
+    let world = World::<F>::of(plan, Guest::HUGE);
+    world.store(0, 0, 1);
+    world.mmu.start_log(SLOT, Initial::Clean).expect("memory");
+    let owner = world.clone();
+    let owner = thread::spawn(move || {
+        owner.mmu.delete_slot(SLOT).expect("it is there");
+        owner.hardware.read(0)
+    });
+    world.begin();
+    let outcome = world.store_if_there(0, 0, 2);
+    let after_return = owner.join().expect("no panic");
+    assert!(matches!(outcome, Outcome::Mapped | Outcome::Mmio));
+    assert_eq!(after_return, world.hardware.read(0), "a store landed after the slot was gone");
+    assert!(world.load_if_there(0, 1).is_none(), "a load by a translation of the slot before");
+}
+
+#[test]
+fn a_split_brings_back_no_slot_that_is_gone() {
+    explore([delete_against_split::<X86>, delete_against_split::<Arm>]);
+}
+
+#[test]
+fn thawing_where_a_slot_has_gone_is_seen() {
+    must_object(Break::ThawBlindly, [delete_against_split::<Arm>]);
 }
 
 /// A slot comes where another has gone whose shoot-down is still on its way. Once it is there, no

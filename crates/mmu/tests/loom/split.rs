@@ -1,7 +1,7 @@
 //! Splitting huge leaves: by the first logged write, and ahead of it.
 
 use crate::tiny::{Arm, X86};
-use crate::world::{Copied, Guest, SLOT, World};
+use crate::world::{Copied, Guest, SLOT, Shape, World};
 use crate::{PREEMPTIONS_OF_MANY, Plan, explore, explore_bounded, must_object};
 use loom::sync::Arc;
 use loom::thread;
@@ -91,6 +91,53 @@ fn a_split_and_protect_all_lose_nothing() {
 #[test]
 fn a_harvest_of_a_huge_leaf_without_its_shoot_down_loses_a_write() {
     must_object(Break::SkipFlush, [all_set_by_pages::<X86>, all_set_by_pages::<Arm>]);
+}
+
+/// A consumer clears one page of a leaf of which all pages are dirty, while stores go through it.
+fn clear_against_store<F: Format>(plan: Plan) {
+    let (world, copied) = logged::<F>(plan, Initial::AllSet);
+    let migration = world.clone();
+    let migration = thread::spawn(move || {
+        let cleared = migration.clear(0b01);
+        copied.pages(&migration, cleared)
+    });
+    world.begin();
+    world.store(0, 0, 2);
+    world.store(1, 1, 2);
+    let copied = migration.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_clear_of_one_page_protects_the_leaf() {
+    explore([clear_against_store::<X86>, clear_against_store::<Arm>]);
+}
+
+/// A split below a closed root, while protection comes over it again.
+fn split_below_the_root<F: Format>(plan: Plan) {
+    let world = World::<F>::of(plan, Guest { shape: Shape::Wide, ..Guest::HUGE });
+    world.store(0, 0, 1);
+    world.store(1, 1, 1);
+    world.mmu.start_log(SLOT, Initial::AllSet).expect("memory");
+    let copied = Copied::default().round(&world, Protect::Nothing);
+    let guest = world.clone();
+    let guest = thread::spawn(move || {
+        guest.store(0, 0, 2);
+        guest.store(0, 1, 2);
+    });
+    world.begin();
+    let copied = copied.round(&world, Protect::Nothing);
+    world.store(1, 1, 3);
+    guest.join().expect("no panic");
+    copied.finish(&world, Protect::Nothing);
+}
+
+#[test]
+fn protect_all_reaches_a_leaf_that_is_split_below_the_root() {
+    explore_bounded(
+        PREEMPTIONS_OF_MANY,
+        [split_below_the_root::<X86>, split_below_the_root::<Arm>],
+    );
 }
 
 /// Logging starts while a vCPU stores through the leaf.

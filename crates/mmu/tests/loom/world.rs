@@ -148,9 +148,12 @@ impl<F: Format> World<F> {
 
     /// Loads as vCPU `cpu` does.
     pub fn load(&self, cpu: usize, page: usize) -> u64 {
-        let loaded =
-            self.until(page, Access::Read, || self.hardware.load(self.registers, cpu, page));
-        loaded.expect("there is memory")
+        self.load_if_there(cpu, page).expect("there is memory")
+    }
+
+    /// The same, where there may be no memory any more.
+    pub fn load_if_there(&self, cpu: usize, page: usize) -> Option<u64> {
+        self.until(page, Access::Read, || self.hardware.load(self.registers, cpu, page)).ok()
     }
 
     /// Tries an access again and again, handling its faults.
