@@ -7,10 +7,11 @@
 //! Whoever invalidates publishes that first and then clears entries under the same locks.
 
 use crate::breaks::{Break, Breaks};
+use crate::debts::Takes;
 use crate::embedder::Embedder;
 use crate::lock::SpinLock;
 use crate::mmu::Mmu;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use vellum_pte::{AddressSpace, Format, Gfn, GfnRange};
 
 /// What is being invalidated in one VM.
@@ -115,10 +116,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// [`Embedder::write`] among them, are its own to keep away.
     pub fn invalidate(&self, space: AddressSpace, range: GfnRange) -> Invalidation<'_, F, E> {
         self.invalidations.begin(range, &self.embedder);
-        // Whoever installs after our look at its table sees `active`; we see what it installed
-        // before.
-        fence(Ordering::SeqCst);
-        let mut debt = self.debts.raise(self.context());
+        // The locks of the tables order the rest: whoever installs after our look at its table sees
+        // `active`, and we see what it installed before.
+        let mut debt = self.debts.raise_for(Takes::Mappings, self.context());
         let state = self.enter();
         if let Some(range) = state.in_reach(space, range) {
             for root in state.roots.over(space, range) {
