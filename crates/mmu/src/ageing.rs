@@ -1,5 +1,6 @@
 //! Which pages the guest has used lately.
 
+use crate::debts::Takes;
 use crate::embedder::Embedder;
 use crate::mmu::{AccessedBits, Mmu};
 use crate::slots::NoSlot;
@@ -34,7 +35,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`AgeError`].
     pub fn age(&self, id: SlotId, range: GfnRange, into: &mut RegionSet) -> Result<(), AgeError> {
-        let mut debt = self.debts.raise(self.context());
+        let mut debt = self.debts.raise_for(Takes::Mappings, self.context());
         let state = self.enter();
         let slot = state.slots.named(id)?;
         let (pages, set) = (slot.spec.range.pages(), into.region().range.pages());

@@ -40,6 +40,8 @@ pub enum Break {
     SkipBreak,
     /// A huge leaf comes back as it was found to be possible, and storable, whatever happened since.
     RecoverBlindly,
+    /// A fault maps where something of another size was, before the shoot-down for that.
+    MapUnbroken,
     /// A fault installs what it resolved although the memory behind it was changed meanwhile.
     TrustBacking,
     /// An invalidation that ends lets faults map what others keep away.

@@ -1,17 +1,29 @@
 //! Shoot-downs that somebody still has to make.
 
-use crate::breaks::Break;
+use crate::breaks::{Break, Breaks};
 use crate::counters::Event;
 use crate::embedder::{Embedder, Scope};
 use crate::frame::Closed;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::vm_context::Context;
+use vellum_pte::{Format, Replace};
 
 /// How many operations of one VM have taken, or may yet take, permissions away without having
 /// shot down.
 #[derive(Debug)]
 pub(crate) struct Debts {
     outstanding: AtomicUsize,
+    /// Those of them that take mappings away.
+    unmapping: AtomicUsize,
+}
+
+/// What an operation takes away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Takes {
+    /// Permissions, and mappings whose entries stay frozen until the shoot-down.
+    Permissions,
+    /// Mappings too: their entries are absent from the first moment on.
+    Mappings,
 }
 
 /// A shoot-down that this operation may have to make: raised before its first entry changes, paid
@@ -21,19 +33,43 @@ pub(crate) struct Debts {
 pub(crate) struct Debt<'a, E: Embedder> {
     debts: &'a Debts,
     context: Context<'a, E>,
+    takes: Takes,
     changed: Closed,
 }
 
 impl Debts {
     pub(crate) fn new() -> Self {
-        Self { outstanding: AtomicUsize::new(0) }
+        Self { outstanding: AtomicUsize::new(0), unmapping: AtomicUsize::new(0) }
     }
 
     pub(crate) fn raise<'a, E: Embedder>(&'a self, context: Context<'a, E>) -> Debt<'a, E> {
+        self.raise_for(Takes::Permissions, context)
+    }
+
+    pub(crate) fn raise_for<'a, E: Embedder>(
+        &'a self,
+        takes: Takes,
+        context: Context<'a, E>,
+    ) -> Debt<'a, E> {
         // The raise comes before the release of the entry's compare-exchange, so whoever sees the
         // entry closed sees this too.
         self.outstanding.fetch_add(1, Ordering::AcqRel);
-        Debt { debts: self, context, changed: Closed::Before }
+        if takes == Takes::Mappings {
+            self.unmapping.fetch_add(1, Ordering::AcqRel);
+        }
+        Debt { debts: self, context, takes, changed: Closed::Before }
+    }
+
+    /// Whether something that an absent entry mapped may still be in a TLB. Where hardware asks for
+    /// break-before-make nothing may be installed there until then: it might be of another size.
+    /// Asked under the lock of the entry's table, as the entry is cleared under it or with faults
+    /// kept out: who sees it absent sees the debt.
+    #[inline]
+    pub(crate) fn is_unmapping<F: Format>(&self, breaks: Breaks) -> bool {
+        matches!(F::REPLACE, Replace::BreakFirst)
+        && !breaks.has(Break::MapUnbroken)
+            // Acquire: pairs with the release below, after the shoot-down.
+            && self.unmapping.load(Ordering::Acquire) != 0
     }
 }
 
@@ -55,6 +91,7 @@ impl<E: Embedder> Debt<'_, E> {
     /// promises nothing.
     pub(crate) fn forgive(self) {
         debug_assert!(self.changed == Closed::Before, "what was taken away is shot down");
+        debug_assert!(self.takes == Takes::Permissions, "what was unmapped is shot down");
         self.debts.outstanding.fetch_sub(1, Ordering::Release);
         core::mem::forget(self);
     }
@@ -81,6 +118,9 @@ impl<E: Embedder> Drop for Debt<'_, E> {
             self.context.embedder.shoot_down(Scope::All);
         }
         // Release: the shoot-down lies before.
+        if self.takes == Takes::Mappings {
+            self.debts.unmapping.fetch_sub(1, Ordering::Release);
+        }
         self.debts.outstanding.fetch_sub(1, Ordering::Release);
     }
 }

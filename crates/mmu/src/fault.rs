@@ -3,7 +3,7 @@
 use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
 use crate::counters::Event;
-use crate::debts::{Debt, Debts};
+use crate::debts::Debt;
 use crate::embedder::{Backing, BackingWrite, Embedder};
 use crate::invalidation::{Freshness, Invalidations, Sequence};
 use crate::mmu::State;
@@ -58,7 +58,6 @@ pub(crate) struct Fault<'s, 'm, F, E> {
     pub(crate) state: &'s State<F>,
     pub(crate) protection: &'m Protection,
     pub(crate) invalidations: &'m Invalidations,
-    pub(crate) debts: &'m Debts,
     pub(crate) context: Context<'m, E>,
     pub(crate) space: AddressSpace,
     pub(crate) gfn: Gfn,
@@ -203,7 +202,7 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
     /// The first logged write to a huge leaf.
     #[cold]
     fn split(&self, table: &Table<F>, raw: Raw) -> Ended<'m, F, E> {
-        let mut debt = self.debts.raise(self.context);
+        let mut debt = self.context.debts.raise(self.context);
         match table.split(table.index(self.gfn), raw, &mut debt, self.context) {
             Ok(Split::Frozen(replaced)) => Ok(Step::Break(debt, replaced)),
             // The leaf was not storable, so nothing was taken away; and this is inside of the read
@@ -236,6 +235,7 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
         match self.link_down_to(slot.largest_leaf::<F>(self.gfn, backing), table)? {
             Linked::Table(table) => self.map(table, slot, backing, seen),
             Linked::Occupied => Ok(Step::Again),
+            Linked::NotYet => Err(Outcome::Retry),
         }
     }
 
@@ -250,7 +250,7 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
         while table.level() > level {
             match table.link(table.index(self.gfn), self.context)? {
                 Linked::Table(child) => table = child,
-                occupied @ Linked::Occupied => return Ok(occupied),
+                other => return Ok(other),
             }
         }
         Ok(Linked::Table(table))
@@ -268,6 +268,9 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
         let locked = table.lock(self.context);
         if table.child(index).is_some() || F::is_present(table.entry(index).load()) {
             return Ok(Step::Again);
+        }
+        if self.context.debts.is_unmapping::<F>(self.context.breaks) {
+            return Err(Outcome::Retry);
         }
         let range = table.range_of(index);
         let fresh = self.invalidations.freshness(seen, range, self.context.embedder);

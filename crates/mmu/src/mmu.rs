@@ -3,7 +3,7 @@
 use crate::allocate::{OutOfMemory, try_box};
 use crate::breaks::Breaks;
 use crate::counters::Tally;
-use crate::debts::Debts;
+use crate::debts::{Debts, Takes};
 use crate::dirty::{DirtySet, Initial};
 use crate::embedder::Embedder;
 use crate::invalidation::Invalidations;
@@ -184,7 +184,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     pub(crate) const fn context(&self) -> Context<'_, E> {
-        Context { embedder: &self.embedder, tally: &self.tally, breaks: self.breaks }
+        let Self { embedder, tally, debts, breaks, .. } = self;
+        Context { embedder, tally, debts, breaks: *breaks }
     }
 }
 
@@ -192,7 +193,7 @@ impl<F: Format, E: Embedder> Drop for Mmu<F, E> {
     /// Gives all frames back. No vCPU runs any more: their handles borrow this. But processors may
     /// remember the tables, and the next VM's may get the same frames.
     fn drop(&mut self) {
-        let debt = self.debts.raise(self.context());
+        let debt = self.debts.raise_for(Takes::Mappings, self.context());
         let mut state = self.read_side.exclude(&self.embedder);
         let roots = core::mem::replace(&mut state.roots, Roots::none());
         drop(state);

@@ -4,6 +4,7 @@
 //! comes before the first change, so that a slot is whole after any error.
 
 use crate::allocate::OutOfMemory;
+use crate::debts::Takes;
 use crate::dirty::{DirtySet, Initial};
 use crate::embedder::Embedder;
 use crate::mmu::{Mmu, State};
@@ -43,7 +44,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub fn change_slot(&self, spec: SlotSpec) -> Result<(), ChangeSlotError> {
         self.enter().check_place(&spec)?;
         let mut log = self.log_for(&spec)?;
-        let debt = self.debts.raise(self.context());
+        let debt = self.debts.raise_for(Takes::Mappings, self.context());
         let mut graveyard = Graveyard::new();
         let mut state = self.read_side.exclude(&self.embedder);
         let before = state.check_change(&spec)?;
@@ -77,7 +78,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`NoSlot`].
     pub fn delete_slot(&self, id: SlotId) -> Result<(), NoSlot> {
-        let debt = self.debts.raise(self.context());
+        let debt = self.debts.raise_for(Takes::Mappings, self.context());
         let mut graveyard = Graveyard::new();
         let mut state = self.read_side.exclude(&self.embedder);
         let slot = state.slots.remove(id)?;

@@ -48,13 +48,11 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
     fn attempt(&self, space: AddressSpace, gpa: Gpa, access: Access) -> Step<'m, F, E> {
         let mmu = self.mmu;
         let state = mmu.read_side.enter(self.seat, &mmu.embedder);
-        let context =
-            Context { embedder: &mmu.embedder, tally: &self.seat.tally, breaks: mmu.breaks };
+        let context = Context { tally: &self.seat.tally, ..mmu.context() };
         let fault = Fault {
             state: &state,
             protection: &mmu.protection,
             invalidations: &mmu.invalidations,
-            debts: &mmu.debts,
             context,
             space,
             gfn: gpa.gfn(),

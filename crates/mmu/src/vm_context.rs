@@ -1,13 +1,16 @@
-//! What an operation carries along: the embedder, where to count, and which bug is planted.
+//! What an operation carries along: the embedder, where to count, which shoot-downs are owed, and
+//! which bug is planted.
 
 use crate::breaks::Breaks;
 use crate::counters::{Event, Tally};
+use crate::debts::Debts;
 use crate::embedder::Embedder;
 
 /// Borrowed by every operation that changes an entry.
 pub(crate) struct Context<'a, E> {
     pub(crate) embedder: &'a E,
     pub(crate) tally: &'a Tally,
+    pub(crate) debts: &'a Debts,
     pub(crate) breaks: Breaks,
 }
 

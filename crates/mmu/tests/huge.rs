@@ -5,8 +5,9 @@
 mod lender;
 
 use lender::Lender;
+use std::sync::{Arc, Mutex};
 use vellum_mmu::*;
-use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Level, Npt, SlotId, Stage2};
+use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Level, Npt, Replace, SlotId, Stage2};
 
 const SPACE: AddressSpace = AddressSpace::NORMAL;
 const SLOT: SlotId = SlotId(3);
@@ -140,4 +141,36 @@ fn invalidated_meanwhile<F: Format>() {
     assert_eq!(fault(&mmu, 0, Access::Write), Outcome::Retry, "a leaf here would have page 1");
     drop(invalidation);
     assert_eq!(mapped_together(&mmu), LARGE);
+}
+
+/// What a write to a page ends as that shared a huge leaf with one that is invalidated, and whose slot
+/// is logged by now, after the leaf is gone and before it is shot down.
+fn before_the_break_is_over<F: Format>() -> Outcome {
+    let (lender, mmu) = vm::<F>(Level::L2, 0);
+    let (mmu, seen) = (Arc::new(mmu), Arc::new(Mutex::new(None)));
+    assert_eq!(fault(&mmu, 0, Access::Read), Outcome::Mapped);
+    mmu.start_log(SLOT, Initial::AllSet).expect("memory");
+    let (other, told) = (mmu.clone(), seen.clone());
+    lender.before_shoot_down(move || {
+        *told.lock().expect("no panics inside") = Some(fault(&other, 5, Access::Write));
+    });
+    let range = GfnRange::new(Gfn::new(FIRST + LARGE - 1), 1).expect("in range");
+    drop(mmu.invalidate(SPACE, range));
+    assert_eq!(fault(&mmu, 5, Access::Write), last_outcome::<F>());
+    seen.lock().expect("no panics inside").expect("there was a shoot-down")
+}
+
+/// When it is over, the page is mapped, by the fault meanwhile or by this one.
+fn last_outcome<F: Format>() -> Outcome {
+    match F::REPLACE {
+        Replace::AtOnce => Outcome::Spurious,
+        Replace::BreakFirst => Outcome::Mapped,
+    }
+}
+
+#[test]
+fn nothing_is_mapped_where_a_leaf_of_another_size_is_not_shot_down_yet() {
+    assert_eq!(before_the_break_is_over::<Stage2>(), Outcome::Retry, "break before make");
+    assert_eq!(before_the_break_is_over::<Ept>(), Outcome::Mapped);
+    assert_eq!(before_the_break_is_over::<Npt>(), Outcome::Mapped);
 }

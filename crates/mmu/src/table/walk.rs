@@ -15,6 +15,8 @@ pub(crate) enum Linked<'t, F> {
     Table(&'t Table<F>),
     /// A leaf has come there meanwhile, or a replacement is under way.
     Occupied,
+    /// What was there may still be in a TLB, and hardware asks for break-before-make.
+    NotYet,
 }
 
 impl<F: Format> Table<F> {
@@ -118,6 +120,9 @@ impl<F: Format> Table<F> {
         }
         if F::is_present(self.entry(index).load()) {
             return (Linked::Occupied, Some(fresh));
+        }
+        if context.debts.is_unmapping::<F>(context.breaks) {
+            return (Linked::NotYet, Some(fresh));
         }
         fresh.lock(context).generation = locked.generation;
         let raw = F::encode(Entry::table(fresh.pfn(), Gate::Open), self.level);

@@ -21,6 +21,8 @@ struct Ledger {
     /// Added to a guest frame number to get the host's.
     offset: u64,
     shoot_downs: usize,
+    /// What some other CPU does when a shoot-down has been asked for and not yet been made.
+    meanwhile: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Ledger {
@@ -49,6 +51,11 @@ impl Lender {
     pub(crate) fn set_memory(&self, largest: Level, offset: u64) {
         let mut ledger = self.0.lock().expect("no panics inside");
         (ledger.largest, ledger.offset) = (Some(largest), offset);
+    }
+
+    /// From now on another CPU does this before each shoot-down reaches it.
+    pub(crate) fn before_shoot_down(&self, meanwhile: impl Fn() + Send + Sync + 'static) {
+        self.0.lock().expect("no panics inside").meanwhile = Some(Arc::new(meanwhile));
     }
 
     pub(crate) fn shoot_downs(&self) -> usize {
@@ -98,6 +105,10 @@ impl Embedder for Lender {
     }
 
     fn shoot_down(&self, _: Scope) {
+        let meanwhile = self.0.lock().expect("no panics inside").meanwhile.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let mut ledger = self.0.lock().expect("no panics inside");
         ledger.shoot_downs += 1;
         ledger.remembered.clear();
