@@ -4,17 +4,16 @@
 #[macro_use]
 mod storm;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use storm::{TRACKS, at, config, rounds, storm_loses_nothing, ways, while_storing};
 use vellum_machine::board::{Board, BoardConfig, PageSize};
-#[cfg(feature = "breaks")]
-use vellum_machine::bus::BusError;
-use vellum_machine::bus::{Bus, Width};
+use vellum_machine::bus::{Bus, BusError, Width};
 use vellum_machine::log::{BoardLog, Track};
-use vellum_machine::port::ShootDown;
+use vellum_machine::port::{Port, ShootDown};
 use vellum_machine::walker::{AccessFlags, WalkedFormat};
 use vellum_memory::{DirtySource, PageSet};
 use vellum_mmu::Initial;
-use vellum_pte::{Ept, SlotId, Stage2};
+use vellum_pte::{AddressSpace, Ept, GfnRange, SlotId, Stage2};
 
 const HUGE: [PageSize; 2] = [PageSize::Huge2M, PageSize::Huge1G];
 
@@ -144,4 +143,69 @@ fn a_split_without_its_break_is_a_tlb_conflict() {
         assert_eq!(one.store(at(2, 0), Width::Byte, 1), Err(conflict), "split by this fault");
         assert_eq!(other.load(at(2, 0), Width::Byte), Err(conflict), "{pages:?}");
     }
+}
+
+/// Leaves that an invalidation takes in the test below.
+const TAKEN: u64 = 1000;
+
+/// Whether vCPUs that load in the first leaf meet a conflict while an invalidation takes it: of that
+/// leaf's pages only the last one is invalidated, and the shoot-down comes when all leaves are gone.
+/// The slot is logged, so the other pages come back as small ones.
+fn meets_a_conflict(config: &BoardConfig, rounds: usize) -> bool {
+    let board = Board::<Stage2>::new(config).expect("the host has memory");
+    let last = |leaf: u64| at(leaf * 512 + 511, 0);
+    let taken = GfnRange::new(last(0).gfn(), TAKEN * 512 - 511).expect("in range");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for first in [1, 2] {
+            let port = board.port().expect("memory");
+            let over = &over;
+            scope.spawn(move || load_until(port, first, over));
+        }
+        let mut port = board.port().expect("memory");
+        for _ in 0..rounds {
+            for leaf in 0..TAKEN {
+                // If it conflicts here too, the others have said so.
+                let _ = port.load(last(leaf), Width::Byte);
+            }
+            board.mmu().start_log(SlotId(0), Initial::Clean).expect("memory");
+            std::thread::yield_now();
+            drop(board.mmu().invalidate(AddressSpace::NORMAL, taken));
+            board.mmu().stop_log(SlotId(0)).expect("it is on");
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        over.swap(true, Ordering::Relaxed)
+    })
+}
+
+/// Loads in the first leaf until it is over, or it is over since there was a conflict.
+fn load_until(mut port: Port<'_, Stage2>, first: u64, over: &AtomicBool) {
+    for page in (first..).step_by(7).map(|number| number % 500) {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        match port.load(at(page, 0), Width::Byte) {
+            Ok(_) => {}
+            Err(BusError::TlbConflict(_)) => over.store(true, Ordering::Relaxed),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_leaf_that_an_invalidation_takes_comes_back_after_its_shoot_down() {
+    let pages = PageSize::Huge2M;
+    let config = BoardConfig::with_memory(TAKEN << 21).expect("in range");
+    assert!(!meets_a_conflict(&BoardConfig { pages, ..config }, 100));
+}
+
+/// The test above can fail.
+#[cfg(feature = "breaks")]
+#[test]
+fn a_leaf_that_comes_back_too_early_is_a_tlb_conflict() {
+    let (pages, broken) = (PageSize::Huge2M, Some(vellum_mmu::Break::MapUnbroken));
+    let config = BoardConfig::with_memory(TAKEN << 21).expect("in range");
+    assert!(meets_a_conflict(&BoardConfig { pages, broken, ..config }, 10_000));
 }
