@@ -200,6 +200,14 @@ impl<F: Format> Hardware<F> {
         self.access(on, cpu, page, Access::Read, |memory| memory.load(Ordering::Acquire))
     }
 
+    /// A walk that nobody asked for, as hardware makes them.
+    pub fn prefetch(&self, on: Registers, cpu: usize, page: usize) {
+        let mut tlb = self.window(cpu);
+        let walked = self.walk(on, &mut tlb, page, Access::Read);
+        drop(tlb);
+        walked.map(drop).unwrap_or_else(|objection| panic!("{objection}"));
+    }
+
     fn access<T>(
         &self,
         on: Registers,

@@ -8,7 +8,7 @@ use crate::{PREEMPTIONS_OF_MANY, Plan, explore, explore_bounded, must_object};
 use loom::sync::Arc;
 use loom::thread;
 use vellum_mmu::{Break, Initial, Protect};
-use vellum_pte::Format;
+use vellum_pte::{Format, Level};
 
 const LOGGED: Guest = Guest { backed: Backed::Changing, ..Guest::LOGGED };
 const HUGE: Guest = Guest { backed: Backed::Changing, ..Guest::HUGE };
@@ -121,6 +121,31 @@ fn a_split_does_not_bring_back_memory_that_was_given_away() {
 #[test]
 fn thawing_what_was_cleared_meanwhile_reaches_it() {
     must_object(Break::ThawBlindly, [split_against_invalidation::<Arm>]);
+}
+
+/// A huge leaf goes with one of its pages while another page of it is mapped again, by a small leaf,
+/// and a processor that has the huge one looks at the tables.
+fn smaller_leaf_against_invalidation<F: Format>(plan: Plan) {
+    let world = World::<F>::of(plan, Guest::HUGE);
+    world.store(1, 1, 1);
+    world.hardware.allow_leaves(Level::L1);
+    let owner = world.clone();
+    let owner = thread::spawn(move || owner.touch_backing(1));
+    world.begin();
+    world.store(0, 0, 2);
+    world.prefetch(1, 0);
+    owner.join().expect("no panic");
+    assert_eq!(world.hardware.read(0), 2, "a write was lost");
+}
+
+#[test]
+fn a_small_leaf_comes_after_the_shoot_down_for_a_huge_one() {
+    explore([smaller_leaf_against_invalidation::<X86>, smaller_leaf_against_invalidation::<Arm>]);
+}
+
+#[test]
+fn mapping_before_that_shows_both_sizes() {
+    must_object(Break::MapUnbroken, [smaller_leaf_against_invalidation::<Arm>]);
 }
 
 /// One invalidation begins and ends while another is under way, and then a store comes.

@@ -141,6 +141,29 @@ fn protect_all_reaches_a_huge_leaf_that_comes_back() {
     );
 }
 
+/// The last log stops while its table is closed, so that no writable set names the place, and a log
+/// starts again.
+fn stop_against_start<F: Format>(plan: Plan) {
+    let world = small::<F>(plan, Shape::Flat, Backed::Fixed);
+    world.mmu.start_log(SLOT, Initial::Clean).expect("memory");
+    world.mmu.write_protect_all();
+    let owner = world.clone();
+    let owner = thread::spawn(move || owner.mmu.stop_log(SLOT));
+    world.begin();
+    world.store(0, 0, 2);
+    owner.join().expect("no panic").expect("it was on");
+    world.mmu.start_log(SLOT, Initial::Clean).expect("memory");
+    let copied = Copied::whole(&world);
+    world.store(0, 0, 3);
+    world.store(1, 1, 3);
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_huge_leaf_that_comes_back_is_covered() {
+    explore_bounded(PREEMPTIONS_OF_MANY, [stop_against_start::<X86>, stop_against_start::<Arm>]);
+}
+
 /// The memory behind a huge leaf that comes back is given away.
 fn recover_against_invalidation<F: Format>(plan: Plan) {
     let world = small::<F>(plan, Shape::Flat, Backed::Changing);

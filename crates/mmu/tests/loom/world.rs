@@ -189,6 +189,11 @@ impl<F: Format> World<F> {
         self.hardware.store(self.registers, cpu, page, value)
     }
 
+    /// Has a vCPU look at the tables for a page that it does not access.
+    pub fn prefetch(&self, cpu: usize, page: usize) {
+        self.hardware.prefetch(self.registers, cpu, page);
+    }
+
     /// Whether a leaf above the last level maps a page.
     pub fn is_huge(&self, page: usize) -> bool {
         self.hardware.is_huge(self.registers, page)
