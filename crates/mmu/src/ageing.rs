@@ -35,7 +35,11 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`AgeError`].
     pub fn age(&self, id: SlotId, range: GfnRange, into: &mut RegionSet) -> Result<(), AgeError> {
-        let mut debt = self.debts.raise_for(Takes::Mappings, self.context());
+        let takes = match self.how_to_age() {
+            HowToAge::Unmap => Takes::Mappings,
+            HowToAge::ClearAccessed => Takes::Permissions,
+        };
+        let mut debt = self.debts.raise_for(takes, self.context());
         let state = self.enter();
         let slot = state.slots.named(id)?;
         let (pages, set) = (slot.spec.range.pages(), into.region().range.pages());
