@@ -6,8 +6,10 @@ use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::{DirtySource, PageSet, Region};
-use vellum_mmu::{CreateSlotError, Event, Initial, LogError, NoSlot, Origin, Protect, SlotSpec};
-use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId};
+use vellum_mmu::{
+    ClearRange, CreateSlotError, Event, Initial, LogError, NoSlot, Origin, Protect, SlotSpec,
+};
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId, Stage2};
 
 const TRACKS: [Track; 2] = [Track::PerPage, Track::ProtectAll];
 /// First page and pages of each slot: neighbours, and nothing aligned.
@@ -46,17 +48,22 @@ fn collect<F: WalkedFormat>(log: &mut BoardLog<'_, F>) -> [Vec<u64>; 3] {
     std::array::from_fn(|slot| round.regions()[slot].pages().collect())
 }
 
-/// With a log that has started over a board, for each format and way.
-fn everywhere(ept: fn(&Board<Ept>, BoardLog<'_, Ept>), npt: fn(&Board<Npt>, BoardLog<'_, Npt>)) {
-    for track in TRACKS {
-        let (one, other) = (board(), board());
-        let mut log = BoardLog::new(&one, track);
-        log.start().expect("memory");
-        ept(&one, log);
-        let mut log = BoardLog::new(&other, track);
-        log.start().expect("memory");
-        npt(&other, log);
-    }
+/// Holds a law to a started log over a board, for each way of tracking and each format.
+macro_rules! everywhere {
+    ($law:ident) => {
+        for track in TRACKS {
+            on_a_board::<Ept>(track, $law);
+            on_a_board::<Npt>(track, $law);
+            on_a_board::<Stage2>(track, $law);
+        }
+    };
+}
+
+fn on_a_board<F: WalkedFormat>(track: Track, law: fn(&Board<F>, BoardLog<'_, F>)) {
+    let board = board();
+    let mut log = BoardLog::new(&board, track);
+    log.start().expect("memory");
+    law(&board, log);
 }
 
 fn all_slots_are_protected<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
@@ -73,7 +80,7 @@ fn all_slots_are_protected<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<
 
 #[test]
 fn a_harvest_protects_every_slot_and_not_only_the_first() {
-    everywhere(all_slots_are_protected, all_slots_are_protected);
+    everywhere!(all_slots_are_protected);
 }
 
 fn an_error_keeps_its_promises<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
@@ -91,7 +98,7 @@ fn an_error_keeps_its_promises<F: WalkedFormat>(board: &Board<F>, mut log: Board
 
 #[test]
 fn a_harvest_that_fails_half_way_owes_its_pages_and_its_flush() {
-    everywhere(an_error_keeps_its_promises, an_error_keeps_its_promises);
+    everywhere!(an_error_keeps_its_promises);
 }
 
 fn a_clean_end<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
@@ -107,7 +114,7 @@ fn a_clean_end<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
 
 #[test]
 fn a_slot_that_ends_clean_does_not_shift_the_next_ones_bitmap() {
-    everywhere(a_clean_end, a_clean_end);
+    everywhere!(a_clean_end);
 }
 
 fn a_device_is_logged<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
@@ -127,7 +134,7 @@ fn a_device_is_logged<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F
 
 #[test]
 fn a_devices_write_is_in_the_log() {
-    everywhere(a_device_is_logged, a_device_is_logged);
+    everywhere!(a_device_is_logged);
 }
 
 fn a_read_lifts_nothing<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
@@ -152,7 +159,45 @@ fn a_read_lifts_nothing<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_,
 
 #[test]
 fn a_read_under_write_protect_all_relinks_no_stale_table() {
-    everywhere(a_read_lifts_nothing, a_read_lifts_nothing);
+    everywhere!(a_read_lifts_nothing);
+}
+
+/// A region is synchronized by itself between two synchronizations of the whole VM: by pages, since
+/// the others' logs were not taken.
+fn one_region_by_itself<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
+    let mut port = board.port().expect("memory");
+    (0..3).for_each(|slot| store(&mut port, slot, 5));
+    let mut round = PageSet::new(log.layout());
+    let pages = &mut round.regions_mut()[1];
+    board.mmu().take_dirty(SlotId(1), Protect::Pages, pages).expect("its log is on");
+    assert_eq!(pages.pages().collect::<Vec<_>>(), [5]);
+    (0..3).for_each(|slot| store(&mut port, slot, 5));
+    assert_eq!(collect(&mut log), [[5], [5], [5]], "{} {}", F::NAME, log.method());
+}
+
+#[test]
+fn one_regions_harvest_beside_the_whole_vms_loses_nothing() {
+    everywhere!(one_region_by_itself);
+}
+
+fn cleared_exactly<F: WalkedFormat>(board: &Board<F>, log: BoardLog<'_, F>) {
+    let mut port = board.port().expect("memory");
+    [3, 4, 64, 65, 130].into_iter().for_each(|page| store(&mut port, 1, page));
+    let mut round = PageSet::new(log.layout());
+    let pages = &mut round.regions_mut()[1];
+    let range = ClearRange { first: 0, pages: 128 };
+    let fetched = [1 << 3, 1 << 1];
+    board.mmu().clear_dirty(SlotId(1), range, &fetched, pages).expect("its log is on");
+    assert_eq!(pages.pages().collect::<Vec<_>>(), [3, 65]);
+    [3, 65].into_iter().for_each(|page| store(&mut port, 1, page));
+    pages.clear();
+    board.mmu().read_dirty(SlotId(1), pages).expect("its log is on");
+    assert_eq!(pages.pages().collect::<Vec<_>>(), [3, 4, 64, 65, 130]);
+}
+
+#[test]
+fn a_bitmap_is_not_cleared_for_more_than_was_fetched() {
+    everywhere!(cleared_exactly);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::bus::{Bus, BusError, Width};
 use vellum_machine::port::{Port, ShootDown};
 use vellum_machine::walker::WalkedFormat;
-use vellum_memory::Region;
 use vellum_memory::guest::{Bytes, GuestAddress};
-use vellum_mmu::{LogMode, SlotAccess, SlotSpec};
-use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId};
+use vellum_memory::{Region, RegionSet};
+use vellum_mmu::{LogMode, Protect, SlotAccess, SlotSpec};
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId, Stage2};
 
 /// Two neighbours that share a last-level table.
 const STAYS: (u64, u64) = (700, 400);
@@ -77,6 +77,7 @@ fn a_neighbour_comes_and_goes<F: WalkedFormat>(shoot_down: ShootDown) {
 fn a_vcpu_does_not_notice_that_a_neighbouring_slot_comes_and_goes() {
     a_neighbour_comes_and_goes::<Ept>(ShootDown::best());
     a_neighbour_comes_and_goes::<Npt>(ShootDown::Waiting);
+    a_neighbour_comes_and_goes::<Stage2>(ShootDown::best());
 }
 
 /// Counts up in a page until there is no such page.
@@ -124,4 +125,69 @@ fn nothing_lands<F: WalkedFormat>(shoot_down: ShootDown) {
 fn no_store_lands_in_a_slot_once_its_deletion_has_returned() {
     nothing_lands::<Ept>(ShootDown::best());
     nothing_lands::<Npt>(ShootDown::Waiting);
+    nothing_lands::<Stage2>(ShootDown::best());
+}
+
+/// Where the slot that moves is in turn; the second place shares pages with the first.
+const PLACES: [u64; 3] = [GOES.0, GOES.0 + 17, GOES.0 + 600];
+
+/// Counts up in a page of the moving slot, wherever it is, until `over`. Returns the last count.
+fn count_anywhere<F: WalkedFormat>(mut port: Port<'_, F>, page: u64, over: &AtomicBool) -> u64 {
+    let mut count = 0;
+    while !over.load(Ordering::Relaxed) {
+        for place in PLACES {
+            let at = Gfn::new(place + page).gpa();
+            match port.store(at, Width::Double, (count + 1) << 8 | page) {
+                Ok(()) => count += 1,
+                Err(error) => assert_eq!(error, BusError::Unmapped(at)),
+            }
+        }
+    }
+    count
+}
+
+/// A logged slot moves and moves back under a storing vCPU, harvested in between: at the end the copy
+/// that was made of what the harvests named is what its memory holds.
+fn it_moves_under_load<F: WalkedFormat>(protect: Protect) {
+    let board = board::<F>(ShootDown::best());
+    let Region { slot: id, space, range } = region(1, GOES);
+    let spec = SlotSpec { log: LogMode::On, ..SlotSpec::new(id, space, range) };
+    board.mmu().change_slot(spec).expect("memory for a log");
+    let over = AtomicBool::new(false);
+    let held = |page: u64| {
+        let at = GuestAddress(Gfn::new(GOES.0 + page).gpa().get());
+        board.memory().load::<u64>(at, Ordering::Acquire).expect("RAM")
+    };
+    let mut copy = [0; GOES.1 as usize];
+    let round = |copy: &mut [u64; GOES.1 as usize]| {
+        let mut dirty = RegionSet::try_new(region(1, GOES)).expect("memory");
+        board.mmu().take_dirty(id, protect, &mut dirty).expect("its log moves along");
+        if protect == Protect::Nothing {
+            board.mmu().write_protect_all();
+        }
+        dirty.pages().for_each(|page| copy[usize::try_from(page).expect("small")] = held(page));
+    };
+    std::thread::scope(|scope| {
+        let port = board.port().expect("memory");
+        let counting = scope.spawn(|| count_anywhere(port, 31, &over));
+        for place in PLACES.into_iter().cycle().take(150) {
+            let range = GfnRange::new(Gfn::new(place), GOES.1).expect("in range");
+            board.mmu().change_slot(SlotSpec { range, ..spec }).expect("the place is free");
+            round(&mut copy);
+            std::thread::yield_now();
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(counting.join().expect("no other error") > 0, "it never stored");
+    });
+    round(&mut copy);
+    (0..GOES.1).for_each(|page| assert_eq!(copy[page as usize], held(page), "page {page}"));
+}
+
+#[test]
+fn a_slot_that_moves_under_a_storing_vcpu_loses_nothing() {
+    for protect in [Protect::Pages, Protect::Nothing] {
+        it_moves_under_load::<Ept>(protect);
+        it_moves_under_load::<Npt>(protect);
+        it_moves_under_load::<Stage2>(protect);
+    }
 }
