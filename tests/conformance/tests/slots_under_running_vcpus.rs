@@ -170,7 +170,7 @@ fn it_moves_under_load<F: WalkedFormat>(protect: Protect) {
     std::thread::scope(|scope| {
         let port = board.port().expect("memory");
         let counting = scope.spawn(|| count_anywhere(port, &over, &stores));
-        for place in PLACES.into_iter().cycle().take(150) {
+        for place in PLACES.into_iter().cycle().take(40) {
             let range = GfnRange::new(Gfn::new(place), GOES.1).expect("in range");
             board.mmu().change_slot(SlotSpec { range, ..spec }).expect("the place is free");
             round(&mut copy);
