@@ -339,6 +339,14 @@ impl Model {
         places
     }
 
+    /// Somebody else took the mappings of a range away, in all spaces, and has ended that.
+    pub fn unmapped_by_another(&mut self, range: GfnRange) {
+        self.slots.values_mut().for_each(|slot| slot.used.unmapped(range));
+        if !self.invalid.is_empty() {
+            self.held_up.push(range);
+        }
+    }
+
     /// Ends the last that was begun, which had so many places.
     pub fn end_invalidation(&mut self, places: usize) {
         self.invalid.truncate(self.invalid.len() - places);

@@ -1,18 +1,18 @@
 //! A VM and its model, side by side: each operation is done to both, and what they answer is the
 //! same, or the scene says where they part.
 
+mod host;
 mod log;
 mod memory;
 mod op;
 mod slots;
 
-pub use memory::Host;
+pub use host::{BoardMemory, Host};
 pub use op::{Fixed, Op};
 
 use crate::hypervisor::{Cpu, Home};
 use crate::model::{Model, Refusal, Shape};
-use vellum_memory::guest::Page;
-use vellum_mmu::{CounterSnapshot, Event, LogError, Mmu};
+use vellum_mmu::{CounterSnapshot, Embedder, Event, LogError, Mmu};
 use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa};
 
 /// Where a scene plays.
@@ -55,8 +55,9 @@ pub enum Exactness {
 pub struct OutOfMemory;
 
 /// The VM and its model.
-pub struct Scene<'m, F: Format, E: Host, C> {
+pub struct Scene<'m, F: Format, E: Embedder, C> {
     mmu: &'m Mmu<F, E>,
+    host: &'m dyn Host,
     cpus: Vec<(AddressSpace, C)>,
     model: Model,
     ground: Ground,
@@ -68,12 +69,17 @@ pub struct Scene<'m, F: Format, E: Host, C> {
     pub after_call: fn(),
 }
 
-impl<'m, F: Format, E: Host, C: Cpu> Scene<'m, F, E, C> {
+impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     /// A VM without slots, of two address spaces; each CPU stays in its own.
-    pub fn new(mmu: &'m Mmu<F, E>, cpus: Vec<(AddressSpace, C)>, ground: Ground) -> Self {
+    pub fn new(
+        mmu: &'m Mmu<F, E>,
+        host: &'m dyn Host,
+        cpus: Vec<(AddressSpace, C)>,
+        ground: Ground,
+    ) -> Self {
         let (before_call, after_call): (fn(), fn()) = (|| (), || ());
         let (model, exactness) = (Model::new(ground.shape()), Exactness::Exact);
-        Self { mmu, cpus, model, ground, exactness, before_call, after_call }
+        Self { mmu, host, cpus, model, ground, exactness, before_call, after_call }
     }
 
     /// Does `op` to both.
@@ -93,18 +99,18 @@ impl<'m, F: Format, E: Host, C: Cpu> Scene<'m, F, E, C> {
         }
     }
 
-    /// Harvests everything, and compares all memory that was written, which `read` reads behind the
-    /// tables' back.
+    /// Harvests everything, and compares all memory that was written.
     ///
     /// # Panics
     /// The two differ.
-    pub fn finish(&mut self, read: impl Fn(Home) -> Page) {
+    pub fn finish(&mut self) {
         self.take_all();
-        let written = self.mmu.embedder().written();
+        let written = self.host.written();
         let near = self.ground.base..self.ground.base + self.ground.span.min(4096);
         let homes = self.model.contents.written().into_iter().chain(written).chain(near.map(Home));
         for home in homes {
-            assert!(read(home) == self.model.contents.page(home), "the content of {home:x?}");
+            let held = self.host.page(home);
+            assert!(held == self.model.contents.page(home), "the content of {home:x?}");
         }
     }
 

@@ -56,7 +56,7 @@ impl Setup {
         let mut scene = self.scene(&mmu);
         ops.iter().for_each(|op| scene.apply(op).expect("there is memory"));
         let shoot_downs = mmu.embedder().shoot_downs();
-        scene.finish(|home| mmu.embedder().page(home));
+        scene.finish();
         shoot_downs
     }
 
@@ -83,7 +83,7 @@ impl Setup {
             let cpu = VirtualCpu::new(mmu, number, space).expect("memory");
             (space, cpu.that(OnRetry::GivesUp))
         };
-        Scene::new(mmu, (0..).zip(SPACES).map(cpu).collect(), self.ground)
+        Scene::new(mmu, mmu.embedder(), (0..).zip(SPACES).map(cpu).collect(), self.ground)
     }
 }
 

@@ -243,7 +243,7 @@ fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
         (space, cpu.that(OnRetry::GivesUp))
     };
     let ground = Ground { grain: backings.grain(), ..Ground::of_bits(address_bits) };
-    let mut scene = Scene::new(&mmu, (0..CPUS).map(cpu).collect(), ground);
+    let mut scene = Scene::new(&mmu, mmu.embedder(), (0..CPUS).map(cpu).collect(), ground);
     scene.exactness = exactness;
     scene.before_call = || WHOSE.set(Whose::Library);
     scene.after_call = || WHOSE.set(Whose::Suite);
@@ -254,7 +254,7 @@ fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
             assert_eq!(scene.apply(&op), Ok(()), "{op:?} again");
         }
     }
-    scene.finish(|home| mmu.embedder().page(home));
+    scene.finish();
     told
 }
 

@@ -1,13 +1,13 @@
 //! The dirty log: started, harvested in each way, owed.
 
-use super::{Exactness, Host, Op, OutOfMemory, Scene, of_log};
+use super::{Exactness, Op, OutOfMemory, Scene, of_log};
 use crate::hypervisor::Cpu;
 use crate::model::{Clearing, Log, Pages, Refusal, Writer};
 use vellum_memory::{Layout, PageSet, Region};
-use vellum_mmu::{ClearError, ClearRange, Initial, LogError, Origin, Protect};
+use vellum_mmu::{ClearError, ClearRange, Embedder, Initial, LogError, Origin, Protect};
 use vellum_pte::{AddressSpace, Format, SlotId};
 
-impl<F: Format, E: Host, C: Cpu> Scene<'_, F, E, C> {
+impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
     pub(super) fn apply_to_log(&mut self, op: &Op) -> Result<(), OutOfMemory> {
         match *op {
             Op::Start(id, initial) => return self.start(SlotId(id), initial),

@@ -1,44 +1,13 @@
 //! Accesses of CPUs and devices, and memory that changes under them.
 
 use super::{Op, OutOfMemory, Scene};
-use crate::hypervisor::{Change, Cpu, Home, Hypervisor, Memory, OnRetry, Refused};
+use crate::hypervisor::{Change, Cpu, Home, OnRetry, Refused};
 use crate::model::{Intent, Refusal, Retry};
 use std::ops::Range;
-use vellum_machine::embedder::BoardEmbedder;
 use vellum_mmu::{Embedder, WriteError};
 use vellum_pte::{AddressSpace, Format, Gfn, Gpa, SlotId};
 
-/// An embedder whose memory the suite looks into and may change.
-pub trait Host: Embedder {
-    /// Changes what is behind some pages, which the library was told to invalidate.
-    fn change(&self, homes: Range<Home>, change: Change);
-
-    /// Pages that were written, as far as it knows.
-    fn written(&self) -> Vec<Home>;
-}
-
-impl<M: Memory> Host for Hypervisor<M> {
-    fn change(&self, homes: Range<Home>, change: Change) {
-        self.change(homes, change);
-    }
-
-    fn written(&self) -> Vec<Home> {
-        self.written()
-    }
-}
-
-/// Its memory stays where it is.
-impl Host for BoardEmbedder {
-    fn change(&self, _: Range<Home>, change: Change) {
-        assert_eq!(change, Change::Nothing, "what a board can do");
-    }
-
-    fn written(&self) -> Vec<Home> {
-        Vec::new()
-    }
-}
-
-impl<F: Format, E: Host, C: Cpu> Scene<'_, F, E, C> {
+impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
     pub(super) fn apply_to_memory(&mut self, op: &Op) -> Result<(), OutOfMemory> {
         match *op {
             Op::Store { cpu, page, word, value } => return self.store(cpu, page, word, value),
@@ -172,7 +141,8 @@ impl<F: Format, E: Host, C: Cpu> Scene<'_, F, E, C> {
         let mut guards = Vec::with_capacity(places.len());
         let invalidate = |(space, range): &(AddressSpace, _)| mmu.invalidate(*space, *range);
         self.library(|_| guards.extend(places.iter().map(invalidate)));
-        mmu.embedder().change(homes.clone(), change);
+        let too = self.host.change(homes.clone(), change);
+        too.into_iter().for_each(|range| self.model.unmapped_by_another(range));
         self.model.contents.change(homes, change);
         let done = meanwhile.iter().try_for_each(|op| self.apply(op));
         drop(guards);

@@ -1,14 +1,15 @@
 //! Slots that come, change and go, and their huge leaves.
 
-use super::{Fixed, Host, Op, OutOfMemory, Scene};
+use super::{Fixed, Op, OutOfMemory, Scene};
 use crate::hypervisor::Cpu;
 use crate::model::Refusal;
 use vellum_mmu::{
-    ChangeSlotError, CreateSlotError, Event, LogMode, MemoryId, SlotAccess, SlotSpec, SplitError,
+    ChangeSlotError, CreateSlotError, Embedder, Event, LogMode, MemoryId, SlotAccess, SlotSpec,
+    SplitError,
 };
 use vellum_pte::{AddressSpace, Format, GfnRange, SlotId};
 
-impl<F: Format, E: Host, C: Cpu> Scene<'_, F, E, C> {
+impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
     pub(super) fn apply_to_slots(&mut self, op: &Op) -> Result<(), OutOfMemory> {
         match *op {
             Op::Create { id, space, first, pages, access, log } => {

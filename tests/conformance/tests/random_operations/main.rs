@@ -6,14 +6,12 @@ mod strategies;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use strategies::{Hardware, Script, of_a_hypervisor, of_ports};
-use vellum_conformance::hypervisor::Home;
-use vellum_conformance::scene::{Ground, Scene};
+use vellum_conformance::scene::{BoardMemory, Ground, Scene};
 use vellum_conformance::script::{SPACES, Setup, objection};
 use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::Region;
-use vellum_memory::guest::{PAGE_BYTES, read_page};
 use vellum_mmu::Break;
 use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Npt, SlotId, Stage2};
 
@@ -44,14 +42,11 @@ fn port<F: WalkedFormat>(board: &Board<F>, space: AddressSpace) -> (AddressSpace
 
 fn on_ports<F: WalkedFormat>((hardware, ops): &Script, broken: Option<Break>) {
     let board = board::<F>(*hardware, broken);
+    let memory = BoardMemory::new(&board);
     let cpus = SPACES.map(|space| port(&board, space)).into();
-    let mut scene = Scene::new(board.mmu(), cpus, hardware.ground);
+    let mut scene = Scene::new(board.mmu(), &memory, cpus, hardware.ground);
     ops.iter().for_each(|op| scene.apply(op).expect("there is memory"));
-    scene.finish(|Home(home)| {
-        let mut page = [0; PAGE_BYTES];
-        read_page(board.memory(), Gfn::new(home), &mut page).expect("RAM");
-        page
-    });
+    scene.finish();
 }
 
 fn on_the_hypervisor<F: Format>((hardware, ops): &Script, broken: Option<Break>) {
@@ -69,32 +64,32 @@ proptest! {
 
     #[test]
     fn ports_over_ept_do_as_the_model(script in of_ports::<Ept>()) {
-        on_ports::<Ept>(&script, None);
+        prop_assert_eq!(objection(|| on_ports::<Ept>(&script, None)), None);
     }
 
     #[test]
     fn ports_over_npt_do_as_the_model(script in of_ports::<Npt>()) {
-        on_ports::<Npt>(&script, None);
+        prop_assert_eq!(objection(|| on_ports::<Npt>(&script, None)), None);
     }
 
     #[test]
     fn ports_over_stage_2_do_as_the_model(script in of_ports::<Stage2>()) {
-        on_ports::<Stage2>(&script, None);
+        prop_assert_eq!(objection(|| on_ports::<Stage2>(&script, None)), None);
     }
 
     #[test]
     fn a_hypervisor_with_ept_does_as_the_model(script in of_a_hypervisor::<Ept>()) {
-        on_the_hypervisor::<Ept>(&script, None);
+        prop_assert_eq!(objection(|| on_the_hypervisor::<Ept>(&script, None)), None);
     }
 
     #[test]
     fn a_hypervisor_with_npt_does_as_the_model(script in of_a_hypervisor::<Npt>()) {
-        on_the_hypervisor::<Npt>(&script, None);
+        prop_assert_eq!(objection(|| on_the_hypervisor::<Npt>(&script, None)), None);
     }
 
     #[test]
     fn a_hypervisor_with_stage_2_does_as_the_model(script in of_a_hypervisor::<Stage2>()) {
-        on_the_hypervisor::<Stage2>(&script, None);
+        prop_assert_eq!(objection(|| on_the_hypervisor::<Stage2>(&script, None)), None);
     }
 }
 

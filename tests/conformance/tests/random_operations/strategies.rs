@@ -39,9 +39,10 @@ impl Hardware {
     }
 }
 
-/// For memory ports, whose memory stays where it is.
+/// For memory ports.
 pub(crate) fn of_ports<F: Format>() -> BoxedStrategy<Script> {
-    script::<F>(Just(Change::Nothing).boxed())
+    let changes = vec![Change::Nothing, Change::Migrate, Change::Discard];
+    script::<F>(prop::sample::select(changes).boxed())
 }
 
 /// For the suite's hypervisor.
