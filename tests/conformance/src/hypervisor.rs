@@ -17,7 +17,7 @@ use frames::Bank;
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tlb::Tlb;
 use vellum_memory::guest::Page;
@@ -64,6 +64,7 @@ pub struct Hypervisor<M = Plenty> {
     memory: M,
     accessed: AccessedBits,
     bank: Mutex<Bank>,
+    most_frames: AtomicUsize,
     host: Mutex<HostMemory>,
     tlbs: [Mutex<Tlb>; MOST_CPUS],
     shoot_downs: AtomicU64,
@@ -92,6 +93,7 @@ impl<M: Memory> Hypervisor<M> {
             memory,
             accessed: AccessedBits::Set,
             bank: Mutex::default(),
+            most_frames: AtomicUsize::new(usize::MAX),
             host: Mutex::default(),
             tlbs: std::array::from_fn(|_| Mutex::default()),
             shoot_downs: AtomicU64::new(0),
@@ -139,6 +141,11 @@ impl<M: Memory> Hypervisor<M> {
         locked(&self.bank).snapshot()
     }
 
+    /// No more table frames than `most` from now on.
+    pub fn limit_frames(&self, most: usize) {
+        self.most_frames.store(most, Ordering::Relaxed);
+    }
+
     /// How many table frames are handed out.
     pub fn live_frames(&self) -> usize {
         locked(&self.bank).live()
@@ -182,7 +189,8 @@ impl<M: Memory> Embedder for Hypervisor<M> {
     }
 
     fn allocate_roots(&self, tables: u32) -> Option<Frame> {
-        if !self.memory.has_frame() {
+        let most = self.most_frames.load(Ordering::Relaxed);
+        if !self.memory.has_frame() || self.live_frames() + tables as usize > most {
             return None;
         }
         self.memory.unlimited(|| Some(locked(&self.bank).allocate(tables)))

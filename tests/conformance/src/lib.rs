@@ -16,8 +16,11 @@
 //! | `oracles` | both oracles, and that they find the planted bugs |
 //! | `random_operations` | the model, in whatever order |
 //! | `out_of_memory` | the model, with each allocation failing in turn |
-//! | `protect_all` | what write-protect-all costs, by counters and raw frames |
 //! | `skipped_shoot_down`, `planted_bugs` | that each shoot-down is missed and each bug found |
+//! | `protect_all` | what write-protect-all costs, by counters and raw frames |
+//! | `huge_leaves` | that none is passed over, and that all come back, by the hundred |
+//! | `many_slots`, `bookkeeping` | thousands of slots, and what is kept beside the tables |
+//! | `devices` | rust-vmm's devices, in both logs |
 //! | `known_mistakes`, `slots_under_running_vcpus` | what others got wrong |
 //!
 //! To hold another backend to the oracles, implement [`backend::Backend`] and

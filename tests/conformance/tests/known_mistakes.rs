@@ -1,5 +1,6 @@
 //! Mistakes that others made, each a test by its name.
 
+use vellum_machine::PageSize;
 use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::bus::{Bus, BusError, Width};
 use vellum_machine::log::{BoardLog, Track};
@@ -11,9 +12,10 @@ use vellum_mmu::{
 };
 use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId, Stage2};
 
-const TRACKS: [Track; 2] = [Track::PerPage, Track::ProtectAll];
-/// First page and pages of each slot: neighbours, and nothing aligned.
-const SLOTS: [(u64, u64); 3] = [(1001, 100), (1101, 700), (1801, 65)];
+const TRACKS: [Track; 3] = [Track::PerPage, Track::ProtectAll, Track::Manual];
+/// First page and pages of each slot: neighbours, and nothing aligned. The second has room for huge
+/// leaves.
+const SLOTS: [(u64, u64); 3] = [(1001, 100), (1101, 1700), (2801, 65)];
 
 fn regions() -> Vec<Region> {
     let region = |(slot, (first, pages))| {
@@ -24,7 +26,12 @@ fn regions() -> Vec<Region> {
 }
 
 fn board<F: WalkedFormat>() -> Board<F> {
-    Board::new(&BoardConfig::with_regions(regions())).expect("the host has memory")
+    board_of(PageSize::Small)
+}
+
+fn board_of<F: WalkedFormat>(pages: PageSize) -> Board<F> {
+    let config = BoardConfig { pages, ..BoardConfig::with_regions(regions()) };
+    Board::new(&config).expect("the host has memory")
 }
 
 fn spec(region: Region) -> SlotSpec {
@@ -41,26 +48,36 @@ fn store<F: WalkedFormat>(port: &mut Port<'_, F>, slot: usize, page: u64) {
     port.store(at(slot, page), Width::Double, 1).expect("RAM");
 }
 
-/// The pages that a harvest names, slot by slot.
+/// The pages that a whole round names, slot by slot.
 fn collect<F: WalkedFormat>(log: &mut BoardLog<'_, F>) -> [Vec<u64>; 3] {
     let mut round = PageSet::new(log.layout());
     log.collect(&mut round).expect("the log is on");
+    for (slot, region) in regions().into_iter().enumerate() {
+        log.protect(slot, region.range, &mut round).expect("the log is on");
+    }
     std::array::from_fn(|slot| round.regions()[slot].pages().collect())
 }
 
-/// Holds a law to a started log over a board, for each way of tracking and each format.
+/// Holds a law to a started log over a board, for each way of tracking, page size and format.
 macro_rules! everywhere {
     ($law:ident) => {
         for track in TRACKS {
-            on_a_board::<Ept>(track, $law);
-            on_a_board::<Npt>(track, $law);
-            on_a_board::<Stage2>(track, $law);
+            for pages in [PageSize::Small, PageSize::Huge2M] {
+                on_a_board::<Ept>(track, pages, $law);
+                on_a_board::<Npt>(track, pages, $law);
+                on_a_board::<Stage2>(track, pages, $law);
+            }
         }
     };
 }
 
-fn on_a_board<F: WalkedFormat>(track: Track, law: fn(&Board<F>, BoardLog<'_, F>)) {
-    let board = board();
+/// What was mapped before the log began is part of the proof.
+fn on_a_board<F: WalkedFormat>(track: Track, pages: PageSize, law: fn(&Board<F>, BoardLog<'_, F>)) {
+    let board = board_of(pages);
+    let mut port = board.port().expect("memory");
+    (0..3).for_each(|slot| store(&mut port, slot, 64));
+    store(&mut port, 1, 600);
+    drop(port);
     let mut log = BoardLog::new(&board, track);
     log.start().expect("memory");
     law(&board, log);
@@ -200,6 +217,47 @@ fn a_bitmap_is_not_cleared_for_more_than_was_fetched() {
     everywhere!(cleared_exactly);
 }
 
+fn written_after_the_fetch<F: WalkedFormat>(board: &Board<F>, log: BoardLog<'_, F>) {
+    let (mmu, mut port) = (board.mmu(), board.port().expect("memory"));
+    [500, 501].into_iter().for_each(|page| store(&mut port, 1, page));
+    let mut round = PageSet::new(log.layout());
+    let fetched = &mut round.regions_mut()[1];
+    mmu.read_dirty(SlotId(1), fetched).expect("its log is on");
+    let mask: Vec<u64> = (0..1700_u64.div_ceil(64)).map(|word| fetched.word(word)).collect();
+    store(&mut port, 1, 502);
+    let range = ClearRange { first: 0, pages: 1700 };
+    let mut cleared = PageSet::new(log.layout());
+    let cleared = &mut cleared.regions_mut()[1];
+    mmu.clear_dirty(SlotId(1), range, &mask, cleared).expect("its log is on");
+    assert_eq!(cleared, fetched, "exactly what was fetched");
+    fetched.clear();
+    mmu.read_dirty(SlotId(1), fetched).expect("its log is on");
+    assert_eq!(fetched.pages().collect::<Vec<_>>(), [502], "and what came after it is there");
+}
+
+#[test]
+fn what_is_written_after_the_fetch_is_not_cleared_with_it() {
+    everywhere!(written_after_the_fetch);
+}
+
+fn ends_with_the_last_log<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F>) {
+    let mut port = board.port().expect("memory");
+    board.mmu().write_protect_all();
+    log.stop().expect("it is on");
+    // It ends lazily: this opens the way to the table.
+    store(&mut port, 1, 5);
+    port.load(at(1, 3), Width::Double).expect("RAM");
+    let counts = board.mmu().counters();
+    store(&mut port, 1, 3);
+    let faults = board.mmu().counters().since(&counts, Event::Fault);
+    assert_eq!(faults, 0, "a read maps for writing, where nobody would hear of a write");
+}
+
+#[test]
+fn write_protect_all_ends_with_the_last_log() {
+    everywhere!(ends_with_the_last_log);
+}
+
 #[test]
 fn no_more_is_cleared_than_was_fetched() {
     let board = board::<Ept>();
@@ -209,7 +267,7 @@ fn no_more_is_cleared_than_was_fetched() {
     (0..3).for_each(|slot| store(&mut port, slot, 64));
     let mut round = PageSet::new(log.layout());
     let wrong = board.mmu().take_dirty(SlotId(0), Protect::Pages, &mut round.regions_mut()[1]);
-    assert_eq!(wrong, Err(LogError::Mismatch { slot: 100, set: 700 }));
+    assert_eq!(wrong, Err(LogError::Mismatch { slot: 100, set: 1700 }));
     assert!(round.is_empty());
     board.mmu().take_dirty(SlotId(1), Protect::Pages, &mut round.regions_mut()[1]).expect("on");
     assert_eq!(round.count(), 1);
