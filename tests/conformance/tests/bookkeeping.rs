@@ -105,9 +105,11 @@ struct Case {
 
 const GIB: u64 = 1 << 30;
 const NEVER: u64 = u64::MAX;
+/// Pages of 2 MiB, and of 1 GiB.
 const A_LEAF: u64 = 512;
+const A_GIB: u64 = 512 * 512;
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     Case {
         name: "dense, small",
         bytes: 2 * GIB,
@@ -123,6 +125,22 @@ const CASES: [Case; 5] = [
         before: A_LEAF,
         initial: Initial::Clean,
         after: A_LEAF,
+    },
+    Case {
+        name: "a page in each GiB, small",
+        bytes: 512 * GIB,
+        largest: Level::L1,
+        before: A_GIB,
+        initial: Initial::Clean,
+        after: A_GIB,
+    },
+    Case {
+        name: "huge of 1 GiB, split to one page each",
+        bytes: 512 * GIB,
+        largest: Level::L3,
+        before: A_GIB,
+        initial: Initial::Clean,
+        after: A_GIB,
     },
     Case {
         name: "huge, protected",
@@ -183,10 +201,24 @@ fn is_little<F: Format>() {
     }
 }
 
+/// A slot of 39 bits that is not logged and not touched costs its root's pointers, and no more.
+fn is_next_to_nothing<F: Format>() {
+    let before = IN_USE.load(Ordering::Relaxed);
+    let config = Config { address_bits: Some(48), ..Config::default() };
+    let mmu = Mmu::<F, _>::new(Uncounted { largest: Level::L1 }, config).expect("memory");
+    let range = GfnRange::new(Gfn::new(0), 1 << (39 - 12)).expect("in range");
+    mmu.create_slot(SlotSpec::new(SLOT, SPACE, range)).expect("fits");
+    let bytes = IN_USE.load(Ordering::Relaxed) - before;
+    assert!(bytes <= 8192, "{}: {bytes} bytes for a slot that nobody uses", F::NAME);
+}
+
 /// One test: others would be counted with it.
 #[test]
-fn a_thousandth_of_the_guest_is_enough() {
+fn a_thousandth_of_the_guest_is_enough_and_an_unused_slot_costs_nothing() {
     is_little::<Ept>();
     is_little::<Npt>();
     is_little::<Stage2>();
+    is_next_to_nothing::<Ept>();
+    is_next_to_nothing::<Npt>();
+    is_next_to_nothing::<Stage2>();
 }
