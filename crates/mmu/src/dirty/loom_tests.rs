@@ -146,6 +146,32 @@ fn lowering_the_top_loses_a_mark() {
     must_object(|| lowering_against_two_marks(Some(Break::LowerTop)));
 }
 
+/// A clear has emptied a word, a mark has come, and the clear lowers the word: whoever scans
+/// meanwhile and is told to go by the summary finds the word there.
+fn scan_against_lowering(bug: Option<Break>) {
+    let set = marked(&[2], bug);
+    let other = set.clone();
+    let clearer = loom::thread::spawn(move || other.lower(0));
+    let scan = set.scan();
+    if scan.finds == Finds::BySummary {
+        let summary = set.summary[0].load(Ordering::Acquire);
+        assert_eq!(summary, 1, "a mark was made and no harvest found it");
+    }
+    drop(scan);
+    clearer.join().expect("no panic");
+    assert_eq!(taken(&set), [2]);
+}
+
+#[test]
+fn a_scan_that_goes_by_the_summary_finds_every_marked_word() {
+    model(|| scan_against_lowering(None));
+}
+
+#[test]
+fn a_scan_that_a_lowering_does_not_look_for_misses_a_mark() {
+    must_object(|| scan_against_lowering(Some(Break::LowerUnderScan)));
+}
+
 /// A mark that was made is read while a clear of another page of its word is under way.
 fn clear_against_read(bug: Option<Break>) {
     let set = marked(&[1, 2], bug);

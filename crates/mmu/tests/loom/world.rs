@@ -8,7 +8,6 @@ use vellum_mmu::*;
 use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa, Level, SlotId};
 
 pub const SLOT: SlotId = SlotId(0);
-const SPACE: AddressSpace = AddressSpace::NORMAL;
 const MOST_PAGES: usize = 8;
 
 /// How the guest's tables lie.
