@@ -86,7 +86,7 @@ fn rv64_guests_pass_the_running_oracle() {
 }
 
 /// How many seeds an oracle gets to find a bug.
-const TRIES: u64 = 8;
+const TRIES: u64 = 40;
 
 fn is_found<B: Backend>(oracle: Oracle<B>, backend: &B, vcpus: usize) {
     is_found_in(LENGTH, oracle, backend, vcpus);
@@ -145,12 +145,12 @@ fn both_oracles_find_a_clear_of_more_than_was_fetched() {
     is_found(stopped, &Harts::<Ept>::new(Track::Manual).broken(Break::ClearMore), 4);
 }
 
-/// The harts' fetches are the reads.
+/// The harts' fetches are the reads. One hart: another's store may open the path, settled, before it.
 #[test]
 fn both_oracles_find_a_parked_table_that_is_linked_unsettled() {
     let harts = Harts::<Stage2>::new(Track::ProtectAll).broken(Break::ReadLifts);
     is_found(stopped, &harts, 1);
-    is_found(running, &harts, 4);
+    is_found(running, &harts, 1);
 }
 
 #[test]
