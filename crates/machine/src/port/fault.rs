@@ -65,7 +65,8 @@ impl<F: WalkedFormat> Port<'_, F> {
     fn walk(&mut self, gpa: Gpa, access: Access) -> (u64, Result<Translation, Violation>) {
         let (root, regime, cache) = (self.root, self.regime, &mut self.cache);
         self.window.walking(|epoch| {
-            (epoch, walk::<F::Walker>(Request { root, regime, gpa, access, epoch }, cache))
+            let request = Request { root, regime, gpa, access, bytes: 1, spp_root: None, epoch };
+            (epoch, walk::<F::Walker>(request, cache))
         })
     }
 

@@ -11,7 +11,7 @@ use crate::board::{Board, BoardConfig};
 use crate::bus::Width;
 use crate::frames::Walks;
 use crate::walker::probe::Probe;
-use crate::walker::{Dirty, Permissions, Translation, WalkedFormat};
+use crate::walker::{Dirty, Permissions, SubPages, Translation, WalkedFormat};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vellum_pte::{AddressSpace, Ept, Gfn, Gpa, Npt, Pfn, Stage2};
 
@@ -210,7 +210,13 @@ fn the_tlb_finds_only_the_page_and_the_permission_it_was_given() {
     let frame = Pfn::new(0x1000);
     let gfn = Gfn::new(5);
     let gpa = Gpa::new((5 << 12) + 8);
-    let all = Translation { frame, permits: Permissions::ALL, dirty: Dirty::Set, level: 1 };
+    let all = Translation {
+        frame,
+        permits: Permissions::ALL,
+        dirty: Dirty::Set,
+        level: 1,
+        sub_pages: SubPages::NONE,
+    };
     tlb.insert(gfn, 1, Translation { permits: Permissions::READ, ..all });
     assert!(tlb.for_read(gpa).is_some());
     assert!(tlb.for_write(gpa).is_none());

@@ -2,9 +2,11 @@
 //!
 //! It keeps, for an address range, the table that translates it and the permissions combined on
 //! the way there, until the epoch moves on or an address in the range is forgotten. A shoot-down
-//! that the library forgets after closing an upper entry therefore shows.
+//! that the library forgets after closing an upper entry therefore shows. For the sub-page permission
+//! table it keeps the same, of entries that were valid.
 
 use super::memory::EntryAt;
+use super::spp::SppPosition;
 use super::{INDEX_BITS, Link, MOST_LEVELS, Permissions, Request, Walk, index, root_table};
 use vellum_pte::{Gpa, PAGE_SHIFT, Pfn};
 
@@ -52,46 +54,72 @@ impl Position {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Cached {
-    key: u64,
-    epoch: u64,
-    position: Position,
-}
-
-/// Direct-mapped, an array a level.
+/// What a processor keeps of its walks.
 pub(crate) struct WalkCache {
-    levels: Box<[[Cached; WAYS]; CACHED_LEVELS]>,
+    /// Of the second-stage tables.
+    pub(super) tables: Ranges<Position>,
+    /// Of the sub-page permission table.
+    pub(super) spp: Ranges<SppPosition>,
 }
 
 impl WalkCache {
     pub(crate) fn new() -> Self {
-        let position = Position { table: Pfn::new(0), level: 0, permits: Permissions::NONE };
-        let nothing = Cached { key: NOBODY, epoch: 0, position };
-        Self { levels: Box::new([[nothing; WAYS]; CACHED_LEVELS]) }
-    }
-
-    /// The lowest table known for `gpa` in this epoch.
-    #[inline]
-    pub(super) fn deepest(&self, gpa: Gpa, epoch: u64) -> Option<Position> {
-        (1..MOST_LEVELS).find_map(|level| {
-            let cached = &self.levels[usize::from(level) - 1][way(gpa, level)];
-            let hit = cached.key == key(gpa, level) && cached.epoch == epoch;
-            hit.then_some(cached.position)
-        })
-    }
-
-    /// Keeps that `position` translates the range around `gpa`.
-    #[inline]
-    pub(super) fn insert(&mut self, gpa: Gpa, epoch: u64, position: Position) {
-        let level = position.level;
-        self.levels[usize::from(level) - 1][way(gpa, level)] =
-            Cached { key: key(gpa, level), epoch, position };
+        Self { tables: Ranges::new(), spp: Ranges::new() }
     }
 
     /// Forgets what would translate `gpa`.
     #[inline]
     pub(crate) fn forget(&mut self, gpa: Gpa) {
+        self.tables.forget(gpa);
+        self.spp.forget(gpa);
+    }
+
+    /// Forgets everything: a root changed.
+    pub(crate) fn clear(&mut self) {
+        self.tables.clear();
+        self.spp.clear();
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Cached<P> {
+    key: u64,
+    epoch: u64,
+    /// There once the key is an address's.
+    position: Option<P>,
+}
+
+/// Positions by the range of addresses they translate: direct-mapped, an array a level.
+pub(super) struct Ranges<P> {
+    levels: Box<[[Cached<P>; WAYS]; CACHED_LEVELS]>,
+}
+
+impl<P: Copy> Ranges<P> {
+    fn new() -> Self {
+        let nothing = Cached { key: NOBODY, epoch: 0, position: None };
+        Self { levels: Box::new([[nothing; WAYS]; CACHED_LEVELS]) }
+    }
+
+    /// The lowest position known for `gpa` in this epoch.
+    #[inline]
+    pub(super) fn deepest(&self, gpa: Gpa, epoch: u64) -> Option<P> {
+        (1..MOST_LEVELS).find_map(|level| {
+            let cached = &self.levels[usize::from(level) - 1][way(gpa, level)];
+            let hit = cached.key == key(gpa, level) && cached.epoch == epoch;
+            cached.position.filter(|_| hit)
+        })
+    }
+
+    /// Keeps that `position`, at `level`, translates the range around `gpa`.
+    #[inline]
+    pub(super) fn insert(&mut self, gpa: Gpa, epoch: u64, level: u8, position: P) {
+        self.levels[usize::from(level) - 1][way(gpa, level)] =
+            Cached { key: key(gpa, level), epoch, position: Some(position) };
+    }
+
+    /// Forgets what would translate `gpa`.
+    #[inline]
+    fn forget(&mut self, gpa: Gpa) {
         for level in 1..MOST_LEVELS {
             let cached = &mut self.levels[usize::from(level) - 1][way(gpa, level)];
             if cached.key == key(gpa, level) {
@@ -100,8 +128,7 @@ impl WalkCache {
         }
     }
 
-    /// Forgets everything: the root changed.
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         for cached in self.levels.as_flattened_mut() {
             cached.key = NOBODY;
         }

@@ -21,6 +21,8 @@ impl Walk for EptWalker {
     const ACCESSED: u64 = 1 << 8;
     const TABLE_ACCESSED: u64 = 1 << 8;
     const DIRTY: u64 = 1 << 9;
+    // SDM vol. 3C, 29.3.4.1 and table 29-7: bit 61 of an entry that maps a 4 KiB page.
+    const SUB_PAGE_WRITES: u64 = 1 << 61;
     // SDM vol. 3C, 29.4: a guest-physical paging-structure-cache entry holds the logical AND of
     // the access rights of all the entries that lead to it.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;

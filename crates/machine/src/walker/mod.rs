@@ -5,7 +5,7 @@
 //!
 //! | walker | manual |
 //! |---|---|
-//! | [`EptWalker`] | Intel SDM vol. 3C, 29.3 |
+//! | [`EptWalker`] | Intel SDM vol. 3C, 29.3; sub-page write permissions in `spp`, 29.3.4 |
 //! | [`NptWalker`] | AMD APM vol. 2, 15.25 and 5.3 |
 //! | [`Stage2Walker`] | Arm ARM (DDI 0487) D8, 4 KiB granule |
 //!
@@ -23,6 +23,7 @@ mod permissions;
 #[cfg(test)]
 pub(crate) mod probe;
 mod regime;
+mod spp;
 mod stage2;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use stage2::Stage2Walker;
 use cache::Position;
 pub(crate) use cache::WalkCache;
 use memory::EntryAt;
+pub(crate) use spp::{SppFailure, SubPages};
 use vellum_mmu::Access;
 use vellum_pte::{Ept, Format, Gpa, Npt, PAGE_SHIFT, Pfn, Stage2};
 
@@ -78,6 +80,10 @@ pub trait Walk: Send + Sync + 'static {
 
     /// The bit that a write sets in the entry that maps the page.
     const DIRTY: u64;
+
+    /// The bit of a 4 KiB leaf that has writes looked up in the sub-page permission table; 0 where the
+    /// processor has none.
+    const SUB_PAGE_WRITES: u64 = 0;
 
     /// Whether a cached upper-level entry holds the permissions combined down to it, instead of
     /// its own alone. An implementation cites its manual.
@@ -150,6 +156,8 @@ pub(crate) enum Violation {
     NotAccessed,
     /// An entry that no correct software writes.
     Misconfigured,
+    /// The sub-page permission table does not say whether the write passes.
+    Spp(SppFailure),
 }
 
 /// A walk's result, as the TLB keeps it.
@@ -163,6 +171,8 @@ pub(crate) struct Translation {
     pub(crate) dirty: Dirty,
     /// The level of the entry that maps the page: 1 is 4 KiB.
     pub(crate) level: u8,
+    /// Where writes pass although `permits` forbids them, if this walk was for such a write.
+    pub(crate) sub_pages: SubPages,
 }
 
 /// D, where hardware sets it.
@@ -194,6 +204,10 @@ pub(crate) struct Request {
     pub(crate) gpa: Gpa,
     /// What is to be done there.
     pub(crate) access: Access,
+    /// To how many bytes from the address on, at least one.
+    pub(crate) bytes: u64,
+    /// The root of the sub-page permission table, where the processor was given one.
+    pub(crate) spp_root: Option<Pfn>,
     /// The epoch, read before the walk: what the walk caches is as old as that.
     pub(crate) epoch: u64,
 }
@@ -215,7 +229,7 @@ pub(crate) fn walk<W: Walk>(
 }
 
 fn attempt<W: Walk>(request: Request, cache: &mut WalkCache) -> Result<Attempt, Violation> {
-    let known = cache.deepest(request.gpa, request.epoch);
+    let known = cache.tables.deepest(request.gpa, request.epoch);
     let mut at = known.unwrap_or_else(|| Position::root(request));
     let mut upper = Upper::Accessed;
     let needed = marks::<W>(request).table;
@@ -226,7 +240,11 @@ fn attempt<W: Walk>(request: Request, cache: &mut WalkCache) -> Result<Attempt, 
             Step::NotPresent => return Err(Violation::NotPresent),
             Step::Misconfigured => return Err(Violation::Misconfigured),
             Step::NotAccessed => return Err(Violation::NotAccessed),
-            Step::Page(link) => return finish::<W>(request, at, entry, raw, link, upper),
+            Step::Page(link) => {
+                let found = found::<W>(request, at, raw, link);
+                let permitted = permitted::<W>(request, raw, found, cache)?;
+                return Ok(finish::<W>(request, entry, raw, permitted, upper));
+            }
             Step::Table(link) => {
                 at = at.below(link);
                 if raw & needed != needed {
@@ -234,7 +252,7 @@ fn attempt<W: Walk>(request: Request, cache: &mut WalkCache) -> Result<Attempt, 
                 }
                 // What lies below an entry without A is not kept: it would hide the entry.
                 if upper == Upper::Accessed {
-                    cache.insert(request.gpa, request.epoch, at.kept::<W>(link));
+                    cache.tables.insert(request.gpa, request.epoch, at.level, at.kept::<W>(link));
                 }
             }
         }
@@ -267,32 +285,62 @@ fn marks<W: Walk>(request: Request) -> Marks {
     }
 }
 
-/// Checks the permissions, and only then sets A and D.
+/// What the leaf `raw` says, under what leads to it.
+#[inline]
+fn found<W: Walk>(request: Request, at: Position, raw: u64, link: Link) -> Translation {
+    Translation {
+        frame: frame_of(request.gpa, at.level, link),
+        permits: at.permits.and(link.permits),
+        dirty: dirty::<W>(request, raw | marks::<W>(request).page),
+        level: at.level,
+        sub_pages: SubPages::NONE,
+    }
+}
+
+/// Whether the entries permit the access, or, if the leaf `raw` says so, the table for sub-pages.
+#[inline]
+fn permitted<W: Walk>(
+    request: Request,
+    raw: u64,
+    found: Translation,
+    cache: &mut WalkCache,
+) -> Result<Translation, Violation> {
+    if found.permits.allow(request.access) {
+        return Ok(found);
+    }
+    let root = request.spp_root.filter(|_| asks_for_sub_pages::<W>(request.access, raw, found));
+    let root = root.ok_or(Violation::Denied(found))?;
+    let sub_pages = spp::look_up(request, root, cache).map_err(Violation::Spp)?;
+    if sub_pages.permit(request.gpa, request.bytes) {
+        Ok(Translation { sub_pages, ..found })
+    } else {
+        Err(Violation::Denied(found))
+    }
+}
+
+/// Whether a refused access may pass by its sub-pages. The processor's own writes, to the guest's page
+/// tables, may not.
+#[inline]
+fn asks_for_sub_pages<W: Walk>(access: Access, raw: u64, found: Translation) -> bool {
+    let only_writes_are_refused = access == Access::Write && found.permits.allow(Access::Read);
+    only_writes_are_refused && found.level == 1 && raw & W::SUB_PAGE_WRITES != 0
+}
+
+/// Sets A and D, now that the access is permitted.
 #[inline]
 fn finish<W: Walk>(
     request: Request,
-    at: Position,
     entry: EntryAt,
     raw: u64,
-    link: Link,
+    permitted: Translation,
     upper: Upper,
-) -> Result<Attempt, Violation> {
-    let marked = raw | marks::<W>(request).page;
-    let translation = Translation {
-        frame: frame_of(request.gpa, at.level, link),
-        permits: at.permits.and(link.permits),
-        dirty: dirty::<W>(request, marked),
-        level: at.level,
-    };
-    if !translation.permits.allow(request.access) {
-        return Err(Violation::Denied(translation));
-    }
+) -> Attempt {
     if upper == Upper::NotAccessed {
         set_accessed::<W>(request);
-        return Ok(Attempt::Again);
+        return Attempt::Again;
     }
-    let done = entry.exchange(raw, marked);
-    Ok(if done { Attempt::Done(translation) } else { Attempt::Again })
+    let done = entry.exchange(raw, raw | marks::<W>(request).page);
+    if done { Attempt::Done(permitted) } else { Attempt::Again }
 }
 
 #[inline]

@@ -30,7 +30,15 @@ impl Probe {
 
     fn entry(self, gpa: Gpa, level: u8) -> EntryAt {
         let Self { root, regime } = self;
-        let first = root_table(Request { root, regime, gpa, access: Access::Read, epoch: 0 });
+        let first = root_table(Request {
+            root,
+            regime,
+            gpa,
+            access: Access::Read,
+            bytes: 1,
+            spp_root: None,
+            epoch: 0,
+        });
         let table = (level..regime.level).rev().fold(first, |table, above| {
             let raw = EntryAt { table, index: index(gpa, above + 1) }.load();
             assert_ne!(raw & ADDRESS, 0, "nothing is linked at level {}", above + 1);

@@ -2,6 +2,7 @@
 
 mod agree;
 mod huge;
+mod spp;
 mod stage2;
 
 use super::*;
@@ -108,7 +109,8 @@ impl Tables {
         cache: &mut WalkCache,
     ) -> Result<Translation, Violation> {
         let (root, regime, gpa) = (self.root, self.regime, self.gpa());
-        walk::<W>(Request { root, regime, gpa, access, epoch }, cache)
+        let request = Request { root, regime, gpa, access, bytes: 1, spp_root: None, epoch };
+        walk::<W>(request, cache)
     }
 
     fn walk<W: Walk>(&self, access: Access) -> Result<Translation, Violation> {

@@ -33,7 +33,8 @@ fn walk(tables: &Tables, access: Access) -> Result<Translation, Violation> {
 
 fn request(tables: &Tables, gpa: u64) -> Request {
     let (root, regime) = (tables.root, tables.regime);
-    Request { root, regime, gpa: Gpa::new(gpa), access: Access::Read, epoch: EPOCH }
+    let access = Access::Read;
+    Request { root, regime, gpa: Gpa::new(gpa), access, bytes: 1, spp_root: None, epoch: EPOCH }
 }
 
 #[test]
