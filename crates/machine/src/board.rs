@@ -191,5 +191,6 @@ fn mmu_config(config: &BoardConfig, address_bits: u32) -> Config {
         },
         #[cfg(feature = "breaks")]
         broken: config.broken,
+        ..Config::default()
     }
 }

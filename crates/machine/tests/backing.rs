@@ -37,7 +37,7 @@ fn a_page_moves<F: WalkedFormat>(pages: PageSize) {
         assert_eq!(port.load(at(page, 8), Width::Double), Ok(7), "{} {pages:?}", F::NAME);
         assert_ne!(shown(&board, page), 7, "it is not there any more");
         port.store(at(page, 8), Width::Double, 9).expect("RAM");
-        let writer = board.mmu().guest_writer();
+        let writer = board.mmu().guest_writer(vellum_mmu::Origin::Device);
         writer.write(AddressSpace::NORMAL, at(page, 4088), &[3; 8]).expect("RAM");
         other.store(at(page + 1, 8), Width::Double, 10).expect("its neighbour is at home");
         assert_eq!(shown(&board, page + 1), 10);

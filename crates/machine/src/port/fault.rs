@@ -13,6 +13,15 @@ use vellum_pte::{Gfn, Gpa};
 /// What came of looking an address up: the walk's end, and its epoch.
 pub(super) type Found = (u64, Result<Translation, Refused>);
 
+/// An access, or the part of one that lies in one page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) gpa: Gpa,
+    /// How many bytes, at least one.
+    pub(super) bytes: u64,
+    pub(super) access: Access,
+}
+
 /// Who refused an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Refused {
@@ -23,38 +32,40 @@ pub(super) enum Refused {
 }
 
 impl<F: WalkedFormat> Port<'_, F> {
-    /// Walks until the TLB has `gpa` for `access`, or the access turns out impossible.
+    /// Walks until the TLB has what the access needs, or it turns out impossible.
     #[cold]
-    pub(super) fn fill(&mut self, gpa: Gpa, access: Access) -> Result<(), BusError> {
-        let (epoch, translation) = self.translate(gpa, access)?;
-        self.tlb.insert(gpa.gfn(), epoch, translation);
+    pub(super) fn fill(&mut self, part: Part) -> Result<(), BusError> {
+        let (epoch, translation) = self.translate(part)?;
+        self.tlb.insert(part.gpa.gfn(), epoch, translation);
+        self.partial.insert(part.gpa.gfn(), epoch, translation);
         Ok(())
     }
 
     /// Where to fetch the page from. Fetches have no TLB: there is one a page and epoch.
     pub(super) fn fetch_target(&mut self, gfn: Gfn) -> Result<Target, BusError> {
-        let (epoch, translation) = self.translate(gfn.gpa(), Access::Execute)?;
+        let first = Part { gpa: gfn.gpa(), bytes: 1, access: Access::Execute };
+        let (epoch, translation) = self.translate(first)?;
         Ok(Target { host: HostAddress::new(translation.frame, 0), epoch })
     }
 
-    fn translate(&mut self, gpa: Gpa, access: Access) -> Result<(u64, Translation), BusError> {
+    fn translate(&mut self, part: Part) -> Result<(u64, Translation), BusError> {
         loop {
-            let found = self.look_up(gpa, access);
-            self.check_size(gpa, found)?;
+            let found = self.look_up(part);
+            self.check_size(part.gpa, found)?;
             match found {
                 (epoch, Ok(translation)) => return Ok((epoch, translation)),
-                (_, Err(refused)) => self.resolve(gpa, access, refused)?,
+                (_, Err(refused)) => self.resolve(part, refused)?,
             }
         }
     }
 
     /// Asks what is cached, and then the tables.
-    pub(super) fn look_up(&mut self, gpa: Gpa, access: Access) -> Found {
-        let (gfn, epoch) = (gpa.gfn(), self.window.epoch());
-        if self.refusals.as_ref().is_some_and(|held| held.refuse(gfn, epoch, access)) {
+    pub(super) fn look_up(&mut self, part: Part) -> Found {
+        let (gfn, epoch) = (part.gpa.gfn(), self.window.epoch());
+        if self.refusals.as_ref().is_some_and(|held| held.refuse(gfn, epoch, part.access)) {
             return (epoch, Err(Refused::ByTlb));
         }
-        let (epoch, walked) = self.walk(gpa, access);
+        let (epoch, walked) = self.walk(part);
         let found = walked.map_err(Refused::ByTables);
         if let (Some(held), Some(leaf)) = (&mut self.refusals, leaf(found)) {
             held.keep(gfn, epoch, leaf);
@@ -62,10 +73,12 @@ impl<F: WalkedFormat> Port<'_, F> {
         (epoch, found)
     }
 
-    fn walk(&mut self, gpa: Gpa, access: Access) -> (u64, Result<Translation, Violation>) {
-        let (root, regime, cache) = (self.root, self.regime, &mut self.cache);
+    fn walk(&mut self, part: Part) -> (u64, Result<Translation, Violation>) {
+        let Part { gpa, bytes, access } = part;
+        let (root, regime, spp_root) = (self.root, self.regime, None);
+        let cache = &mut self.cache;
         self.window.walking(|epoch| {
-            let request = Request { root, regime, gpa, access, bytes: 1, spp_root: None, epoch };
+            let request = Request { root, regime, gpa, access, bytes, spp_root, epoch };
             (epoch, walk::<F::Walker>(request, cache))
         })
     }
@@ -81,12 +94,8 @@ impl<F: WalkedFormat> Port<'_, F> {
         Ok(())
     }
 
-    pub(super) fn resolve(
-        &mut self,
-        gpa: Gpa,
-        access: Access,
-        why: Refused,
-    ) -> Result<(), BusError> {
+    pub(super) fn resolve(&mut self, part: Part, why: Refused) -> Result<(), BusError> {
+        let Part { gpa, access, .. } = part;
         if why == Refused::ByTables(Violation::Misconfigured) {
             return Err(BusError::Misconfigured(gpa));
         }
@@ -97,7 +106,8 @@ impl<F: WalkedFormat> Port<'_, F> {
                 Ok(())
             }
             Outcome::Mmio | Outcome::NoBacking => Err(BusError::Unmapped(gpa)),
-            Outcome::ReadOnly => Err(BusError::ReadOnly(gpa)),
+            Outcome::ReadOnly | Outcome::Emulate | Outcome::Denied(_) => Err(BusError::ReadOnly(gpa)),
+            Outcome::Misconfigured => Err(BusError::Misconfigured(gpa)),
             Outcome::OutOfMemory => Err(BusError::OutOfMemory(gpa)),
         }
     }
@@ -109,6 +119,7 @@ impl<F: WalkedFormat> Port<'_, F> {
         match F::Walker::AFTER_FAULT {
             AfterFault::Nothing => {
                 self.tlb.forget(gpa.gfn());
+                self.partial.forget(gpa.gfn());
                 self.cache.forget(gpa);
                 vcpu.fault(space, gpa, access)
             }
@@ -123,6 +134,7 @@ impl<F: WalkedFormat> Port<'_, F> {
     /// Forgets what is cached for one address.
     fn flush(&mut self, gpa: Gpa) {
         self.tlb.forget(gpa.gfn());
+        self.partial.forget(gpa.gfn());
         self.cache.forget(gpa);
         self.refusals.iter_mut().for_each(|held| held.forget(gpa.gfn()));
     }

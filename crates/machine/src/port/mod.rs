@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! access -> TLB hit? -> commit if the epoch is still the entry's      (window, rseq)
-//!             | no, or stale
+//!             | no, or stale; a store: to a permitted sub-page?      (partial)
 //!           walk: tables, walk cache, A and D                         (walker)
 //!             | violation
 //!           the library's fault, then from the start                  (fault)
@@ -19,9 +19,11 @@ mod fault;
 mod host;
 mod line;
 mod local_flush;
+mod partial;
 mod refusals;
 mod shoot_down;
 mod sizes;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tlb;
@@ -35,6 +37,8 @@ pub use shoot_down::ShootDown;
 use crate::bus::{Bus, BusError, Width};
 use crate::embedder::BoardEmbedder;
 use crate::walker::{AfterFault, Regime, TwoSizes, Walk, WalkCache, WalkedFormat};
+use fault::Part;
+use partial::PartialTlb;
 use refusals::Refusals;
 use sizes::LeafSizes;
 use tlb::Tlb;
@@ -46,6 +50,7 @@ use window::{Target, Window};
 /// One vCPU's memory. Created on any thread at any time, used by one thread at a time.
 pub struct Port<'b, F: WalkedFormat> {
     tlb: Tlb,
+    partial: PartialTlb,
     cache: WalkCache,
     /// Only where a fault does not make the processor forget.
     refusals: Option<Refusals>,
@@ -80,6 +85,7 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
         let conflicts = F::Walker::TWO_SIZES == TwoSizes::Conflict;
         Ok(Self {
             tlb: Tlb::new(),
+            partial: PartialTlb::new(),
             cache: WalkCache::new(),
             refusals: keeps.then(Refusals::new),
             sizes: conflicts.then(LeafSizes::new),
@@ -100,6 +106,7 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
         self.root = self.mmu.root(space).ok_or(PortError::NoSuchSpace(space))?;
         self.space = space;
         self.tlb.clear();
+        self.partial.clear();
         self.cache.clear();
         self.refusals.iter_mut().for_each(Refusals::clear);
         self.sizes.iter_mut().for_each(LeafSizes::clear);
@@ -112,19 +119,15 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
         self.window.rest()
     }
 
-    /// Accesses by the TLB until it holds; each time it does not, it is filled.
+    /// Loads by the TLB until it holds; each time it does not, it is filled.
     #[inline]
-    fn until_done<T>(
-        &mut self,
-        gpa: Gpa,
-        access: Access,
-        attempt: impl Fn(&Self) -> Option<T>,
-    ) -> Result<T, BusError> {
+    fn until_loaded(&mut self, gpa: Gpa, width: Width) -> Result<u64, BusError> {
         loop {
-            if let Some(done) = attempt(self) {
-                return Ok(done);
+            let at = self.tlb.for_read(gpa);
+            if let Some(value) = at.and_then(|at| self.window.load(at, width)) {
+                return Ok(value);
             }
-            self.fill(gpa, access)?;
+            self.fill(Part { gpa, bytes: width.bytes(), access: Access::Read })?;
         }
     }
 
@@ -135,13 +138,6 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
             Ok(value | byte << (8 * index))
         })
     }
-
-    #[cold]
-    fn store_bytes(&mut self, gpa: Gpa, width: Width, value: u64) -> Result<(), BusError> {
-        (0..width.bytes()).try_for_each(|index| {
-            self.store(byte_at(gpa, index), Width::Byte, value >> (8 * index))
-        })
-    }
 }
 
 impl<F: WalkedFormat> Bus for Port<'_, F> {
@@ -150,17 +146,19 @@ impl<F: WalkedFormat> Bus for Port<'_, F> {
         if crosses_a_page(gpa, width) {
             return self.load_bytes(gpa, width);
         }
-        self.until_done(gpa, Access::Read, |port| port.window.load(port.tlb.for_read(gpa)?, width))
+        self.until_loaded(gpa, width)
     }
 
     #[inline]
     fn store(&mut self, gpa: Gpa, width: Width, value: u64) -> Result<(), BusError> {
         if crosses_a_page(gpa, width) {
-            return self.store_bytes(gpa, width, value);
+            return self.store_across(gpa, width, value);
         }
-        self.until_done(gpa, Access::Write, |port| {
-            port.window.store(port.tlb.for_write(gpa)?, width, value)
-        })
+        let at = self.tlb.for_write(gpa);
+        if at.and_then(|at| self.window.store(at, width, value)).is_some() {
+            return Ok(());
+        }
+        self.until_stored(gpa, width, |port, at| port.window.store(at, width, value))
     }
 
     /// # Panics
@@ -177,9 +175,12 @@ impl<F: WalkedFormat> Bus for Port<'_, F> {
             gpa.get().is_multiple_of(width.bytes()) && width.bytes() >= 4,
             "an atomic at {gpa}"
         );
-        self.until_done(gpa, Access::Write, |port| {
-            port.window.compare_exchange(port.tlb.for_write(gpa)?, width, (expected, new))
-        })
+        let exchange = (expected, new);
+        let at = self.tlb.for_write(gpa);
+        if let Some(held) = at.and_then(|at| self.window.compare_exchange(at, width, exchange)) {
+            return Ok(held);
+        }
+        self.until_stored(gpa, width, |port, at| port.window.compare_exchange(at, width, exchange))
     }
 
     fn fetch(&mut self, gfn: Gfn, into: &mut [u32; 1024]) -> Result<(), BusError> {

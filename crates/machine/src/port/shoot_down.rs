@@ -4,14 +4,15 @@
 use super::line::Line;
 use crate::frames::Walks;
 use crate::rseq::{Sequence, membarrier};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a shoot-down reaches an access that has looked at the epoch and not yet stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ShootDown {
     /// Accesses are restartable sequences, and the requester has the kernel restart them: as an
-    /// inter-processor interrupt does, and it waits for nobody. Linux on x86-64 only.
+    /// inter-processor interrupt does, and it waits for nobody but stores across two pages. Linux on
+    /// x86-64 only.
     Restartable,
     /// Accesses announce themselves and the requester waits them out, preempted ones too.
     Waiting,
@@ -38,7 +39,14 @@ pub(crate) struct Hub {
     epoch: Epoch,
     lines: Mutex<Vec<Arc<Line>>>,
     way: Way,
+    long_accesses: LongAccesses,
 }
+
+/// How many accesses of more than one step are under way. On lines of its own: hardly ever written,
+/// and read by every shoot-down.
+#[derive(Debug)]
+#[repr(align(128))]
+struct LongAccesses(AtomicUsize);
 
 /// On lines of its own: every access reads it.
 #[derive(Debug)]
@@ -52,7 +60,12 @@ impl Hub {
             ShootDown::Restartable => Way::Restartable(Sequence::find()?),
             ShootDown::Waiting => Way::Waiting,
         };
-        Some(Self { epoch: Epoch(AtomicU64::new(1)), lines: Mutex::default(), way })
+        Some(Self {
+            epoch: Epoch(AtomicU64::new(1)),
+            lines: Mutex::default(),
+            way,
+            long_accesses: LongAccesses(AtomicUsize::new(0)),
+        })
     }
 
     /// On return, no access commits under a translation that was cached before the call.
@@ -62,7 +75,10 @@ impl Hub {
             return;
         }
         match self.way {
-            Way::Restartable(_) => membarrier::restart_sequences(),
+            Way::Restartable(_) => {
+                membarrier::restart_sequences();
+                self.wait_for_long_accesses();
+            }
             Way::Waiting => self.wait_for_windows(),
         }
     }
@@ -102,6 +118,21 @@ impl Hub {
         }
     }
 
+    /// Between announcing on a [`Line`] an access that no sequence can be, and looking at the epoch.
+    /// The fence and the one in `all_rest` stand crosswise: either whoever begins a new epoch sees
+    /// the count, and with it the announcement, or we see the epoch.
+    pub(super) fn begin_long_access(&self) {
+        // Release: the window on the line is open. Its partner is the acquire in
+        // `wait_for_long_accesses`.
+        self.long_accesses.0.fetch_add(1, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Release: the access happened before; its partner is the same acquire.
+    pub(super) fn end_long_access(&self) {
+        self.long_accesses.0.fetch_sub(1, Ordering::Release);
+    }
+
     pub(super) fn join(&self) -> Arc<Line> {
         let line = Arc::new(Line::new());
         self.lines().push(Arc::clone(&line));
@@ -117,6 +148,13 @@ impl Hub {
         // The partner is the fence in `Line::wake`.
         fence(Ordering::SeqCst);
         self.lines().iter().all(|line| line.is_resting())
+    }
+
+    /// Where accesses are sequences, only long ones have windows.
+    fn wait_for_long_accesses(&self) {
+        if self.long_accesses.0.load(Ordering::Acquire) != 0 {
+            self.wait_for_windows();
+        }
     }
 
     fn wait_for_windows(&self) {

@@ -1,8 +1,11 @@
 //! The shoot-down, without tables: does an access under a stale translation ever land?
 
+mod across;
+mod partial;
 mod sizes;
 mod stale;
 
+use super::fault::Part;
 use super::host::HostAddress;
 use super::shoot_down::{Hub, ShootDown};
 use super::tlb::Tlb;
@@ -13,6 +16,7 @@ use crate::frames::Walks;
 use crate::walker::probe::Probe;
 use crate::walker::{Dirty, Permissions, SubPages, Translation, WalkedFormat};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vellum_mmu::Access;
 use vellum_pte::{AddressSpace, Ept, Gfn, Gpa, Npt, Pfn, Stage2};
 
 /// A page that the test looks at directly.
@@ -70,6 +74,11 @@ fn board<F: WalkedFormat>(config: &BoardConfig) -> Board<F> {
 fn probe<F: WalkedFormat>(board: &Board<F>) -> Probe {
     let root = board.mmu().root(AddressSpace::NORMAL).expect("there is one space");
     Probe { root, regime: board.regime() }
+}
+
+/// An access to one byte.
+fn byte(gpa: Gpa, access: Access) -> Part {
+    Part { gpa, bytes: 1, access }
 }
 
 #[test]

@@ -24,6 +24,23 @@ pub(super) struct Target {
     pub(super) epoch: u64,
 }
 
+/// The part of a store that lies in one page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Half {
+    pub(super) at: Target,
+    pub(super) bytes: u64,
+    /// Its low bytes are stored.
+    pub(super) value: u64,
+}
+
+impl Half {
+    fn store(self) {
+        for (index, byte) in self.value.to_le_bytes().iter().enumerate().take(self.bytes as usize) {
+            self.at.host.offset(index).store(Width::Byte, u64::from(*byte));
+        }
+    }
+}
+
 /// Proof that a port makes no access, since it is borrowed. Dropped, the port is awake.
 #[must_use = "a port rests as long as this lives"]
 pub struct Resting<'p>(&'p Line);
@@ -70,6 +87,24 @@ impl<'b> Window<'b> {
             }
             Way::Waiting => self.announced(at, || at.host.store(width, value)),
         }
+    }
+
+    /// Stores to two pages: both parts under translations of the present epoch, or neither.
+    pub(super) fn store_both(&self, one: Half, other: Half) -> Option<()> {
+        let same_epoch = one.at.epoch == other.at.epoch;
+        let both = || self.waited_for(one.at.epoch, || [one, other].map(Half::store));
+        same_epoch.then(both).flatten().map(drop)
+    }
+
+    /// An access of more than one step. Whatever the way is, a shoot-down waits for it: no sequence has
+    /// two commits.
+    pub(super) fn waited_for<T>(&self, epoch: u64, access: impl FnOnce() -> T) -> Option<T> {
+        self.line.open_window();
+        self.hub.begin_long_access();
+        let result = (self.hub.epoch() == epoch).then(access);
+        self.line.close_window();
+        self.hub.end_long_access();
+        result
     }
 
     /// A store that dawdles between its look at the epoch and its commit.

@@ -45,7 +45,7 @@ impl Permissions {
     pub const fn allow(self, access: Access) -> bool {
         let needed = match access {
             Access::Read => Self::READ,
-            Access::Write => Self::WRITE,
+            Access::Write | Access::Walk => Self::WRITE,
             Access::Execute => Self::EXECUTE,
         };
         self.0 & needed.0 != 0

@@ -1,7 +1,7 @@
 //! Leaves that change their size behind the library's back, with and without a shoot-down.
 
 use super::super::sizes::{LeafSizes, Sizes};
-use super::{Each, each_format, probe};
+use super::{Each, byte, each_format, probe};
 use crate::board::{Board, BoardConfig, PageSize};
 use crate::bus::{Bus, BusError, Width};
 use crate::frames;
@@ -135,10 +135,10 @@ struct Overtaken;
 impl Each for Overtaken {
     fn on<F: WalkedFormat>(&self, board: &Board<F>) {
         let mut port = board.port().expect("memory");
-        let (epoch, found) = port.look_up(page(0), Access::Read);
+        let (epoch, found) = port.look_up(byte(page(0), Access::Read));
         assert!(found.is_err(), "nothing is mapped");
         load(&mut port, page(0)).expect("RAM");
-        let (epoch_now, found) = port.look_up(page(0), Access::Read);
+        let (epoch_now, found) = port.look_up(byte(page(0), Access::Read));
         let whole = found.expect("mapped");
         assert_eq!(epoch_now, epoch);
         port.check_size(page(0), (epoch, Ok(whole))).expect("the same size");

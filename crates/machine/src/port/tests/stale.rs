@@ -3,7 +3,7 @@
 
 use super::super::fault::Refused;
 use super::super::local_flush::{flush_local, flushed_by};
-use super::{Each, each_format, probe};
+use super::{Each, byte, each_format, probe};
 use crate::board::{Board, BoardConfig};
 use crate::bus::{Bus, Width};
 use crate::port::{Port, ShootDown};
@@ -175,7 +175,7 @@ impl Each for Unflushed {
         assert_eq!(fault_unheard(&mut port, page(7)), Outcome::Mapped);
         assert!(is_open::<F>(probe(board), page(7), 1), "the tables allow the store");
         for _ in 0..100 {
-            let (_, found) = port.look_up(page(7), Access::Write);
+            let (_, found) = port.look_up(byte(page(7), Access::Write));
             match F::Walker::AFTER_FAULT {
                 AfterFault::Nothing => assert!(found.is_ok(), "{}", F::NAME),
                 AfterFault::Everything => {
@@ -201,7 +201,7 @@ impl Each for Opened {
         let (mut one, mut other) = (board.port().expect("memory"), board.port().expect("memory"));
         map_for_reading(board, &mut one, page(8));
         store(&mut other, page(8), 1);
-        let refused = one.look_up(page(8), Access::Write).1.is_err();
+        let refused = one.look_up(byte(page(8), Access::Write)).1.is_err();
         let keeps = F::Walker::AFTER_FAULT == AfterFault::Everything;
         assert_eq!(refused, keeps, "a flush is local, {}", F::NAME);
         store(&mut one, page(8), 2);
@@ -220,12 +220,12 @@ impl Each for Reads {
     fn on<F: WalkedFormat>(&self, board: &Board<F>) {
         let mut port = board.port().expect("memory");
         map_for_reading(board, &mut port, page(9));
-        let (_, refused) = port.look_up(page(9), Access::Write);
+        let (_, refused) = port.look_up(byte(page(9), Access::Write));
         assert!(refused.is_err());
-        assert!(port.look_up(page(9), Access::Read).1.is_ok(), "a load passes all the while");
-        assert!(port.look_up(page(9), Access::Execute).1.is_ok(), "and a fetch");
+        assert!(port.look_up(byte(page(9), Access::Read)).1.is_ok(), "a load passes all the while");
+        assert!(port.look_up(byte(page(9), Access::Execute)).1.is_ok(), "and a fetch");
         board.embedder().hub().shoot_down();
-        let (_, refused) = port.look_up(page(9), Access::Write);
+        let (_, refused) = port.look_up(byte(page(9), Access::Write));
         assert_ne!(refused, Err(Refused::ByTlb), "a shoot-down forgets refusals too");
     }
 }
