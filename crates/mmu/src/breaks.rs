@@ -56,6 +56,18 @@ pub enum Break {
     LowerTop,
     /// A clear takes more out of the log than it was asked for.
     ClearMore,
+    /// A page is denied before it counts as tracked or restricted, with faults let in between.
+    ForbidEarly,
+    /// A huge leaf is mapped over a page that is tracked or restricted.
+    IgnoreVeto,
+    /// A new map of sub-pages does not reach the table that hardware reads.
+    StaleVector,
+    /// Write-protect-all leaves the roots of sub-page tables open.
+    OpenSubPageRoot,
+    /// A sub-page table is opened before the leaves below it are settled.
+    OpenOverLeaves,
+    /// Unregistering a listener does not wait for calls to it.
+    LeaveUnderCall,
 }
 
 /// Which bug, if any, this VM has.

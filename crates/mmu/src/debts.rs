@@ -6,7 +6,7 @@ use crate::embedder::{Embedder, Scope};
 use crate::frame::Closed;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::vm_context::Context;
-use vellum_pte::{Format, Replace};
+use vellum_pte::{Replace, TableFormat};
 
 /// How many operations of one VM have taken, or may yet take, permissions away without having
 /// shot down.
@@ -65,7 +65,7 @@ impl Debts {
     /// Asked under the lock of the entry's table, as the entry is cleared under it or with faults
     /// kept out: who sees it absent sees the debt.
     #[inline]
-    pub(crate) fn is_unmapping<F: Format>(&self, breaks: Breaks) -> bool {
+    pub(crate) fn is_unmapping<F: TableFormat>(&self, breaks: Breaks) -> bool {
         matches!(F::REPLACE, Replace::BreakFirst)
         && !breaks.has(Break::MapUnbroken)
             // Acquire: pairs with the release below, after the shoot-down.

@@ -2,6 +2,7 @@
 
 use crate::frame::Frame;
 use crate::slots::MemoryId;
+use core::num::NonZeroU64;
 use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn, SlotId};
 
 /// What a hypervisor brings. One value belongs to one VM.
@@ -85,7 +86,24 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// [`NoBacking`]; nothing was written.
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking>;
+
+    /// Whether whoever calls may listen to this VM's writes: on an operating system, whether it runs
+    /// for the process that owns the VM.
+    fn may_listen(&self) -> bool {
+        true
+    }
+
+    /// A number that tells the calling thread, or CPU where a call stays on its own, from all others
+    /// that run. With it, what would wait for itself is refused: registering a listener from inside
+    /// of a slot change, that is from [`barrier_all`](Self::barrier_all). Without it, that hangs.
+    fn caller(&self) -> Option<CallerId> {
+        None
+    }
 }
+
+/// One thread or CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallerId(pub NonZeroU64);
 
 /// A page of a memslot, named in every way that an embedder may want.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,5 +1,7 @@
 //! A second-stage fault: the life of a guest write, steps 2 to 4.
 
+mod denied;
+
 use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
 use crate::counters::Event;
@@ -9,12 +11,12 @@ use crate::invalidation::{Freshness, Invalidations, Sequence};
 use crate::mmu::State;
 use crate::protection::Protection;
 use crate::slots::{Slot, SlotAccess};
+use crate::sub_pages::Denial;
 use crate::table::{Linked, Replaced, Split, Table};
 use crate::vm_context::Context;
-use vellum_pte::{AddressSpace, ClearAccessed, ClosedTable, Format, Gfn, Level, Raw, Write};
+use vellum_pte::{AddressSpace, ClearAccessed, ClosedTable, Format, Gfn, Gpa, Level, Raw, Write};
 
-/// What the guest was doing when it faulted. A walk of the guest's own page tables counts as a
-/// write where hardware sets A and D bits in them.
+/// What the guest was doing when it faulted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// A load.
@@ -23,6 +25,10 @@ pub enum Access {
     Write,
     /// An instruction fetch.
     Execute,
+    /// A walk of the guest's own page tables that sets A and D bits there, or counts as if it did:
+    /// on EPT with A and D bits, and on NPT, every such walk (Intel SDM vol. 3C, 29.3.3.2; AMD APM
+    /// vol. 2, 15.25.6). A write, and never eligible for sub-page permissions.
+    Walk,
 }
 
 /// How a fault ended, and what the embedder does next.
@@ -38,6 +44,15 @@ pub enum Outcome {
     Mmio,
     /// The memslot or its backing forbids writes.
     ReadOnly,
+    /// The store is the embedder's to make: it decodes the instruction and writes through
+    /// [`GuestWriter`](crate::GuestWriter), which looks at each byte, logs, and tells the listeners.
+    /// The page is tracked, or restricted and this store's first byte permitted.
+    Emulate,
+    /// A map of sub-pages forbids the store. The guest stays where it is.
+    Denied(Denial),
+    /// The table of sub-page permissions is not as the library wrote it: its memory was overwritten,
+    /// or is broken. The VM cannot go on.
+    Misconfigured,
     /// The embedder has no memory behind the page.
     NoBacking,
     /// Something is being changed just there: enter the guest again, the access will fault again
@@ -54,12 +69,13 @@ impl From<OutOfMemory> for Outcome {
 }
 
 /// One fault under way, inside the read side.
-pub(crate) struct Fault<'s, 'm, F, E> {
+pub(crate) struct Fault<'s, 'm, F: Format, E> {
     pub(crate) state: &'s State<F>,
     pub(crate) protection: &'m Protection,
     pub(crate) invalidations: &'m Invalidations,
     pub(crate) context: Context<'m, E>,
     pub(crate) space: AddressSpace,
+    pub(crate) gpa: Gpa,
     pub(crate) gfn: Gfn,
     pub(crate) access: Access,
 }
@@ -135,15 +151,14 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
             Ok(used) => used,
             Err(step) => return step,
         };
-        if !self.is_write() || F::is_storable(used) {
+        if !self.is_write() || F::is_storable(used) && !F::is_partial(used) {
             return Step::Done(self.nothing_more(raw, used));
         }
         if !F::is_liftable(used) {
-            return Step::Done(Outcome::ReadOnly);
+            return self.at_denied(table, slot, used).unwrap_or_else(Step::Done);
         }
-        // What was mapped before its log began has no words of its own there yet.
-        slot.prepare(self.gfn);
         if table.level() > Level::L1 && slot.log.is_some() {
+            slot.prepare(self.gfn);
             return self.split(table, used).unwrap_or_else(Step::Done);
         }
         match self.open_leaf(table, slot, used) {
@@ -225,6 +240,9 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
         if F::is_present(raw) {
             return Err(Outcome::Retry);
         }
+        if let Some(outcome) = self.forbidden(slot) {
+            return Err(outcome);
+        }
         let seen = self.invalidations.sequence();
         let page = slot.guest_page(self.gfn);
         let backing = self.context.embedder.resolve(page).ok_or(Outcome::NoBacking)?;
@@ -232,11 +250,17 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
             return Err(Outcome::ReadOnly);
         }
         slot.prepare(self.gfn);
-        match self.link_down_to(slot.largest_leaf::<F>(self.gfn, backing), table)? {
+        let level = slot.largest_leaf::<F>(self.gfn, backing, self.context.breaks);
+        match self.link_down_to(level, table)? {
             Linked::Table(table) => self.map(table, slot, backing, seen),
             Linked::Occupied => Ok(Step::Again),
             Linked::NotYet => Err(Outcome::Retry),
         }
+    }
+
+    /// How a write to a page ends that its mapping will not let pass.
+    fn forbidden(&self, slot: &Slot) -> Option<Outcome> {
+        if self.is_write() { Self::stopped(&self.ruling(slot)) } else { None }
     }
 
     /// The table at `level` for the page, from `table` on, which is at that level or above it. At a
@@ -277,33 +301,37 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
         if fresh == Freshness::Stale {
             return Err(Outcome::Retry);
         }
-        self.install(table, slot, backing);
+        let write = self.install(table, slot, backing);
         drop(locked);
-        Ok(Step::Done(Outcome::Mapped))
+        // A write to a page that is restricted: it asks again at the leaf.
+        let met = !self.is_write() || write == Write::Storable;
+        Ok(if met { Step::Done(Outcome::Mapped) } else { Step::Again })
     }
 
     /// Writes the leaf; the table's lock is held. A storable leaf goes through the same three
     /// steps as in [`open_leaf`](Self::open_leaf).
-    fn install(&self, table: &Table<F>, slot: &Slot, backing: Backing) {
-        let write = match slot.permission(backing.write, self.protection.state()) {
+    fn install(&self, table: &Table<F>, slot: &Slot, backing: Backing) -> Write {
+        let index = table.index(self.gfn);
+        let range = table.range_of(index);
+        let write = match slot.permission(range, backing.write, self.protection.state()) {
             Write::Liftable if self.is_write() => Write::Storable,
             other => other,
         };
-        let index = table.index(self.gfn);
         let within = self.gfn.get() & (table.pages_an_entry() - 1);
         let frame = vellum_pte::Pfn::new(backing.frame.get() - within);
         table.entry(index).publish(table.leaf_of(frame, write));
         if write == Write::Storable {
             table.writable().insert(index);
         }
-        if self.is_write() {
+        if self.is_write() && write == Write::Storable {
             slot.mark(self.gfn);
         }
         self.context.count(Event::Mapped);
+        write
     }
 
     #[inline]
     fn is_write(&self) -> bool {
-        self.access == Access::Write
+        matches!(self.access, Access::Write | Access::Walk)
     }
 }

@@ -4,7 +4,7 @@
 use crate::sync::{AtomicU64, Ordering};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use vellum_pte::{Format, Level, Pfn, Raw};
+use vellum_pte::{Format, Level, Pfn, Raw, TableFormat};
 
 /// One entry of a hardware table, as memory. An `AtomicU64` (loom's own under loom).
 pub type EntryWord = AtomicU64;
@@ -65,7 +65,7 @@ pub(crate) struct TableFrame<F> {
     format: PhantomData<F>,
 }
 
-impl<F: Format> TableFrame<F> {
+impl<F: TableFormat> TableFrame<F> {
     pub(crate) const ENTRIES: usize = 1 << F::INDEX_BITS;
 
     pub(crate) const fn new(frame: Frame) -> Self {
@@ -127,7 +127,7 @@ impl EntryCell<'_> {
     /// Takes storability away. Says whether there was any. Of an entry that points to a table,
     /// only for a settle.
     #[inline]
-    pub(crate) fn close<F: Format>(self) -> Closed {
+    pub(crate) fn close<F: TableFormat>(self) -> Closed {
         self.close_while::<F>(F::is_storable)
     }
 
@@ -139,11 +139,24 @@ impl EntryCell<'_> {
     }
 
     #[inline]
-    fn close_while<F: Format>(self, may_close: impl Fn(Raw) -> bool) -> Closed {
+    fn close_while<F: TableFormat>(self, may_close: impl Fn(Raw) -> bool) -> Closed {
         let mut raw = self.load();
         while may_close(raw) {
             match self.compare_exchange(raw, F::close(raw)) {
                 Ok(()) => return Closed::Now,
+                Err(newer) => raw = newer,
+            }
+        }
+        Closed::Before
+    }
+
+    /// Makes a leaf neither storable nor liftable. Says whether it was storable.
+    pub(crate) fn deny_leaf<F: Format>(self, level: Level) -> Closed {
+        let mut raw = self.load();
+        while F::is_leaf(raw, level) && F::deny(raw) != raw {
+            match self.compare_exchange(raw, F::deny(raw)) {
+                Ok(()) if F::is_storable(raw) => return Closed::Now,
+                Ok(()) => return Closed::Before,
                 Err(newer) => raw = newer,
             }
         }
@@ -163,7 +176,7 @@ impl EntryCell<'_> {
     }
 
     /// Gives storability to an entry that points to a table, under the table's lock.
-    pub(crate) fn open<F: Format>(self) {
+    pub(crate) fn open<F: TableFormat>(self) {
         let mut raw = self.load();
         while let Err(newer) = self.compare_exchange(raw, F::open(raw)) {
             raw = newer;

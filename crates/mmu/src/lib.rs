@@ -101,8 +101,11 @@ mod read_side;
 mod roots;
 mod slot_changes;
 mod slots;
+mod sparse;
+mod sub_pages;
 mod sync;
 mod table;
+mod track;
 mod vcpu;
 mod vm_context;
 mod writer;
@@ -114,16 +117,24 @@ pub use breaks::Break;
 pub use counters::CounterSnapshot;
 pub use counters::Event;
 pub use dirty::Initial;
-pub use embedder::{Backing, BackingWrite, Embedder, GuestPage, NoBacking, Scope};
+pub use embedder::{Backing, BackingWrite, CallerId, Embedder, GuestPage, NoBacking, Scope};
 pub use fault::{Access, Outcome};
 pub use frame::{EntryWord, Frame};
 pub use huge::{HugeLeaves, SplitError, SplitReport};
 pub use invalidation::Invalidation;
 pub use log::{LogError, Origin, Protect};
 pub use manual::{ClearError, ClearRange};
-pub use mmu::{AccessedBits, Config, CreateVmError, Mmu};
+pub use mmu::{AccessedBits, Config, CreateVmError, GuestMemory, Mmu};
 pub use slots::{
     ChangeSlotError, CreateSlotError, LogMode, MemoryId, NoSlot, SlotAccess, SlotSpec,
+};
+pub use sub_pages::{
+    ActivateError, Denial, MAX_SUB_PAGE_MAPS, SubPageError, SubPageFlags, SubPageForm,
+    SubPageHardware, SubPageRange, SubPagesActive,
+};
+pub use track::{
+    Call, EnableTrackingError, ListenError, MAX_SHADOW_USERS, Registration, RemovedRegion,
+    TrackError, TrackMode, Unregister, WriteListener, Written,
 };
 pub use vcpu::Vcpu;
 pub use writer::{GuestWriter, WriteError};

@@ -92,7 +92,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     /// Harvests: takes a slot's dirty pages out of the log and adds them to `into`, a set for as
-    /// many pages as the slot has. Allocates nothing.
+    /// many pages as the slot has. Needs no memory.
     ///
     /// # Errors
     /// [`LogError::NoSlot`], [`LogError::NotLogged`], [`LogError::Mismatch`].
@@ -170,6 +170,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     fn take(&self, log: &DirtySet, mut taken: impl FnMut(usize, u64)) {
         log.take(|word, mask| {
             let lost = self.breaks.has(Break::DropBit) && (cfg!(loom) || word % 8 == 5);
+            // Where words were marked as a whole, the next marks can tell pages apart.
+            log.prepare(word as u64 * 64);
             taken(word, if lost { mask & (mask - 1) } else { mask });
         });
     }

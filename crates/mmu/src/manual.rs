@@ -146,6 +146,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
                 log.take_some(word + 1, u64::MAX);
             }
             if taken != 0 {
+                log.prepare(word * 64);
                 pages.protect(word, taken, debt);
                 cleared(word, taken);
             }

@@ -7,10 +7,14 @@ use crate::debts::{Debts, Takes};
 use crate::dirty::{DirtySet, Initial};
 use crate::embedder::Embedder;
 use crate::invalidation::Invalidations;
+use crate::log::Origin;
 use crate::protection::Protection;
 use crate::read_side::{ReadGuard, ReadSide};
 use crate::roots::Roots;
 use crate::slots::Slots;
+use crate::sub_pages::{Enforcement, SubPageHardware};
+use crate::sync::AtomicU32;
+use crate::track::Listeners;
 use crate::vcpu::Vcpu;
 use crate::vm_context::Context;
 use crate::writer::GuestWriter;
@@ -26,18 +30,25 @@ pub struct Config {
     pub address_bits: Option<u32>,
     /// Whether hardware sets A in leaves.
     pub accessed: AccessedBits,
+    /// Whether the processor has tables of sub-page permissions.
+    pub sub_pages: SubPageHardware,
+    /// Whether the VMM can write the guest's memory.
+    pub memory: GuestMemory,
     /// The deliberate bug of this VM, if any.
     #[cfg(feature = "breaks")]
     pub broken: Option<crate::breaks::Break>,
 }
 
 impl Default for Config {
-    /// One address space of the usual size, on hardware that sets A; nothing broken.
+    /// One address space of the usual size, on hardware that sets A and has no sub-page permissions,
+    /// of memory that the VMM can write; nothing broken.
     fn default() -> Self {
         Self {
             spaces: 1,
             address_bits: None,
             accessed: AccessedBits::Set,
+            sub_pages: SubPageHardware::Absent,
+            memory: GuestMemory::Open,
             #[cfg(feature = "breaks")]
             broken: None,
         }
@@ -63,6 +74,16 @@ pub enum AccessedBits {
     NotSet,
 }
 
+/// Whether the VMM can write the guest's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuestMemory {
+    /// It can.
+    Open,
+    /// It is encrypted or out of reach: no write can be emulated, so page tracking and sub-page
+    /// permissions are refused.
+    Confidential,
+}
+
 /// Why a VM could not be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CreateVmError {
@@ -75,9 +96,12 @@ pub enum CreateVmError {
 }
 
 /// What faults read and slot changes alter.
-pub(crate) struct State<F> {
+pub(crate) struct State<F: Format> {
     pub(crate) slots: Slots,
     pub(crate) roots: Roots<F>,
+    pub(crate) sub_pages: Enforcement<F>,
+    /// Whether the VM may run guests of its own.
+    pub(crate) nested: bool,
     /// The page after the last that the tables translate.
     pub(crate) limit: Gfn,
 }
@@ -104,6 +128,11 @@ pub struct Mmu<F: Format, E: Embedder> {
     pub(crate) tally: Tally,
     pub(crate) breaks: Breaks,
     pub(crate) accessed: AccessedBits,
+    pub(crate) sub_page_hardware: SubPageHardware,
+    pub(crate) memory: GuestMemory,
+    /// Whether pages may be tracked: 0 or 1.
+    pub(crate) tracking: AtomicU32,
+    pub(crate) listeners: Listeners<F, E>,
 }
 
 impl<F: Format, E: Embedder> Mmu<F, E> {
@@ -117,7 +146,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let shape = F::root(bits).ok_or(CreateVmError::AddressBits(bits))?;
         let roots = Roots::new(config.spaces.max(1), shape, &embedder)?;
         let limit = Gfn::new(1 << bits.saturating_sub(PAGE_SHIFT));
-        let state = State { slots: Slots::default(), roots, limit };
+        let sub_pages = Enforcement::Inactive;
+        let state = State { slots: Slots::default(), roots, sub_pages, nested: false, limit };
         Ok(Self {
             read_side: ReadSide::new(state, &embedder, breaks),
             protection: Protection::new(),
@@ -127,6 +157,10 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             tally: Tally::shared(),
             breaks,
             accessed: config.accessed,
+            sub_page_hardware: config.sub_pages,
+            memory: config.memory,
+            tracking: AtomicU32::new(0),
+            listeners: Listeners::new(),
         })
     }
 
@@ -156,9 +190,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         Ok(Vcpu::new(self, self.read_side.take_seat()?))
     }
 
-    /// For writes to guest memory that no vCPU makes.
-    pub const fn guest_writer(&self) -> GuestWriter<'_, F, E> {
-        GuestWriter::new(self)
+    /// For writes to guest memory that no vCPU makes by itself, on behalf of `origin`.
+    pub const fn guest_writer(&self, origin: Origin) -> GuestWriter<'_, F, E> {
+        GuestWriter::new(self, origin)
     }
 
     /// Counts of everything so far.
@@ -196,8 +230,10 @@ impl<F: Format, E: Embedder> Drop for Mmu<F, E> {
         let debt = self.debts.raise_for(Takes::Mappings, self.context());
         let mut state = self.read_side.exclude(&self.embedder);
         let roots = core::mem::replace(&mut state.roots, Roots::none());
+        let sub_pages = core::mem::replace(&mut state.sub_pages, Enforcement::Inactive);
         drop(state);
         debt.pay();
         roots.release(&self.embedder);
+        sub_pages.release(&self.embedder);
     }
 }

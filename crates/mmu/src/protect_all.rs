@@ -25,6 +25,11 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             let mut locked = root.lock(self.context());
             root.settle(&mut locked, generation, self.context());
         }
+        // The entries that a store may pass without the ones above: they are closed at their own root.
+        for root in state.sub_pages.roots().filter(|_| !self.breaks.has(Break::OpenSubPageRoot)) {
+            let mut locked = root.lock(self.context());
+            root.settle(&mut locked, generation, self.context());
+        }
         drop(turn);
         drop(state);
         debt.pay();

@@ -11,10 +11,10 @@
 use crate::allocate::{OutOfMemory, try_box};
 use crate::breaks::{Break, Breaks};
 use crate::counters::Tally;
-use crate::embedder::Embedder;
+use crate::embedder::{CallerId, Embedder};
 use crate::once_box::OnceBox;
 use crate::sync::{
-    AtomicU32, AtomicUsize, CachePadded, ConstPtr, MutPtr, Ordering, UnsafeCell, fence,
+    AtomicU32, AtomicU64, AtomicUsize, CachePadded, ConstPtr, MutPtr, Ordering, UnsafeCell, fence,
     fence_after_rmw,
 };
 use core::ops::{Deref, DerefMut};
@@ -60,6 +60,8 @@ enum Entry {
 pub(crate) struct ReadSide<T> {
     writer: CachePadded<AtomicU32>,
     unseated: CachePadded<AtomicUsize>,
+    /// The writer's [`CallerId`]; 0 while there is none, or none that is known.
+    holder: AtomicU64,
     entry: Entry,
     rows: Row,
     value: UnsafeCell<T>,
@@ -76,6 +78,7 @@ impl<T> ReadSide<T> {
         Self {
             writer: CachePadded(AtomicU32::new(OUTSIDE)),
             unseated: CachePadded(AtomicUsize::new(0)),
+            holder: AtomicU64::new(0),
             entry: if embedder.has_barrier_all() { Entry::WriterPays } else { Entry::ReaderFences },
             rows: Row::new(),
             value: UnsafeCell::new(value),
@@ -147,10 +150,17 @@ impl<T> ReadSide<T> {
         {
             embedder.relax();
         }
+        let holder = embedder.caller().map_or(0, |CallerId(number)| number.get());
+        self.holder.store(holder, Ordering::Relaxed);
         if !self.breaks.has(Break::FreeEarly) {
             self.wait_for_readers(embedder);
         }
         WriteGuard { side: self, value: self.value.get_mut() }
+    }
+
+    /// Whether it is the caller that keeps readers out. (Relaxed: who does has written it itself.)
+    pub(crate) fn is_excluded_by(&self, caller: Option<CallerId>) -> bool {
+        caller.is_some_and(|CallerId(number)| self.holder.load(Ordering::Relaxed) == number.get())
     }
 
     /// All tallies: the seats', whoever holds them now.
@@ -274,6 +284,7 @@ impl<T> DerefMut for WriteGuard<'_, T> {
 
 impl<T> Drop for WriteGuard<'_, T> {
     fn drop(&mut self) {
+        self.side.holder.store(0, Ordering::Relaxed);
         // Release: pairs with the acquire of whoever enters next.
         self.side.writer.0.store(OUTSIDE, Ordering::Release);
     }

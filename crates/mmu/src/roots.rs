@@ -5,7 +5,7 @@ use crate::embedder::Embedder;
 use crate::frame::Frame;
 use crate::table::{Graveyard, Table};
 use alloc::vec::Vec;
-use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Level, Pfn, Root};
+use vellum_pte::{AddressSpace, Gfn, GfnRange, Level, PAGE_SHIFT, Pfn, Root, TableFormat};
 
 /// All root tables, one address space after the other.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct Roots<F> {
     spaces: u16,
 }
 
-impl<F: Format> Roots<F> {
+impl<F: TableFormat> Roots<F> {
     /// Empty tables for so many spaces. Out of memory, none is kept.
     pub(crate) fn new<E: Embedder>(
         spaces: u16,
@@ -42,6 +42,16 @@ impl<F: Format> Roots<F> {
         self.shape
     }
 
+    pub(crate) const fn spaces(&self) -> u16 {
+        self.spaces
+    }
+
+    /// How many bits of guest address a space's tables translate.
+    pub(crate) const fn address_bits(&self) -> u32 {
+        let table = PAGE_SHIFT + self.shape.level.get() as u32 * F::INDEX_BITS;
+        table + self.shape.tables.ilog2()
+    }
+
     pub(crate) const fn has(&self, space: AddressSpace) -> bool {
         space.0 < self.spaces
     }
@@ -55,6 +65,12 @@ impl<F: Format> Roots<F> {
     #[inline]
     pub(crate) fn of(&self, space: AddressSpace, gfn: Gfn) -> &Table<F> {
         &self.tables[self.place(space, gfn)]
+    }
+
+    /// The same, with faults kept out.
+    pub(crate) fn of_mut(&mut self, space: AddressSpace, gfn: Gfn) -> &mut Table<F> {
+        let place = self.place(space, gfn);
+        &mut self.tables[place]
     }
 
     /// The root tables of a space that have pages of `range`.

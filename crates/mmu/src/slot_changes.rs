@@ -10,6 +10,7 @@ use crate::embedder::Embedder;
 use crate::mmu::{Mmu, State};
 use crate::slots::{ChangeSlotError, CreateSlotError, LogMode, NoSlot, Slot, SlotSpec};
 use crate::table::Graveyard;
+use crate::track::{RemovedRegion, TrackCounts};
 use alloc::boxed::Box;
 use vellum_pte::{Format, SlotId};
 
@@ -25,7 +26,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         if let Some(id) = state.slots.clash(&spec) {
             return Err(CreateSlotError::Exists(id));
         }
-        state.slots.insert(Slot { spec, log })?;
+        state.slots.insert(Slot::new(spec, log))?;
         drop(state);
         // A slot that was here may still be in some TLB, if its shoot-down is on its way (F2).
         drop(self.debts.raise(self.context()));
@@ -33,7 +34,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     /// Makes the slot of the same name what `spec` says: moves it, starts or stops its log. Its
-    /// memory goes with it and so does its log: one that is on and stays on is kept as it is. A slot
+    /// memory goes with it, and so do its log (one that is on and stays on is kept as it is) and its
+    /// maps of sub-pages. Where it was, no page is tracked any more, and listeners hear of it. A slot
     /// that already is so stays so.
     ///
     /// On return no access reaches the memory where the slot was. Where it starts to be logged, this
@@ -45,14 +47,17 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         self.enter().check_place(&spec)?;
         let mut log = self.log_for(&spec)?;
         let debt = self.debts.raise_for(Takes::Mappings, self.context());
-        let mut graveyard = Graveyard::new();
+        let mut graves = Graves::new();
         let mut state = self.read_side.exclude(&self.embedder);
         let before = state.check_change(&spec)?;
         let moved = before.range != spec.range;
+        let mut counts = TrackCounts::default();
         if moved {
             self.invalidations.slot_changes();
-            state.zap(&before, &mut graveyard);
+            state.zap(&before, &mut graves);
             state.slots.relocate(spec.id, spec.range)?;
+            state.spell_sub_pages(spec.id);
+            core::mem::swap(&mut state.slots.named_mut(spec.id)?.tracked, &mut counts);
         }
         let slot = state.slots.named_mut(spec.id)?;
         let was_logged = slot.log.is_some();
@@ -66,32 +71,41 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         } else {
             drop(debt)
         }
-        graveyard.release(&self.embedder);
-        drop(log);
+        graves.release(&self.embedder);
+        drop((log, counts));
+        if moved {
+            self.tell_removed(&before);
+        }
         self.follow_log(spec, was_logged);
         Ok(())
     }
 
-    /// Removes a memslot, its log and all that was mapped of it. On return no access reaches its
-    /// memory: the embedder may free it.
+    /// Removes a memslot, its log and all that was mapped, tracked or restricted of it. No access
+    /// reaches its memory any more: the embedder may free it when this returns. Listeners hear of it
+    /// before.
     ///
     /// # Errors
     /// [`NoSlot`].
     pub fn delete_slot(&self, id: SlotId) -> Result<(), NoSlot> {
         let debt = self.debts.raise_for(Takes::Mappings, self.context());
-        let mut graveyard = Graveyard::new();
+        let mut graves = Graves::new();
         let mut state = self.read_side.exclude(&self.embedder);
         let slot = state.slots.remove(id)?;
         self.invalidations.slot_changes();
-        state.zap(&slot.spec, &mut graveyard);
+        state.zap(&slot.spec, &mut graves);
         if slot.log.is_some() {
             self.end_protection_without_logs(&state);
         }
         drop(state);
         debt.pay();
-        graveyard.release(&self.embedder);
-        drop(slot);
+        graves.release(&self.embedder);
+        self.tell_removed(&slot.spec);
         Ok(())
+    }
+
+    fn tell_removed(&self, spec: &SlotSpec) {
+        let SlotSpec { id: slot, space, range, .. } = *spec;
+        self.listeners.removed(self, &RemovedRegion { slot, space, range });
     }
 
     /// A log for a slot that wants one.
@@ -139,9 +153,28 @@ impl<F: Format> State<F> {
     }
 
     /// Takes all mappings of a slot away, with faults kept out.
-    fn zap(&mut self, spec: &SlotSpec, graveyard: &mut Graveyard<F>) {
+    fn zap(&mut self, spec: &SlotSpec, graves: &mut Graves<F>) {
         for root in self.roots.over_mut(spec.space, spec.range) {
-            root.zap(spec.range, graveyard);
+            root.zap(spec.range, &mut graves.pages);
         }
+        self.zap_sub_pages(spec.space, spec.range, &mut graves.sub_pages);
+    }
+}
+
+/// What a slot leaves behind, until the shoot-down.
+struct Graves<F: Format> {
+    pages: Graveyard<F>,
+    sub_pages: Graveyard<F::SubPages>,
+}
+
+impl<F: Format> Graves<F> {
+    const fn new() -> Self {
+        Self { pages: Graveyard::new(), sub_pages: Graveyard::new() }
+    }
+
+    /// The shoot-down has been made (F1).
+    fn release<E: Embedder>(self, embedder: &E) {
+        self.pages.release(embedder);
+        self.sub_pages.release(embedder);
     }
 }

@@ -1,13 +1,16 @@
 //! Memslots: which guest pages there are.
 
 use crate::allocate::{OutOfMemory, try_reserve_one};
+use crate::breaks::{Break, Breaks};
 use crate::dirty::DirtySet;
 use crate::embedder::{Backing, BackingWrite, GuestPage};
 use crate::protection::ProtectAll;
+use crate::sub_pages::SubPageMaps;
 use crate::table::Table;
+use crate::track::{TrackCounts, TrackMode};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Level, SlotId, Write};
+use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Level, SlotId, SubPageMap, Write};
 
 /// Whether the guest may write a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,9 +120,18 @@ pub(crate) struct Slot {
     pub(crate) spec: SlotSpec,
     /// `None` while logging is off.
     pub(crate) log: Option<Box<DirtySet>>,
+    /// Who tracks which page.
+    pub(crate) tracked: TrackCounts,
+    /// What of which page may not be written.
+    pub(crate) maps: SubPageMaps,
 }
 
 impl Slot {
+    /// Of a spec, nothing tracked or restricted.
+    pub(crate) fn new(spec: SlotSpec, log: Option<Box<DirtySet>>) -> Self {
+        Self { spec, log, tracked: TrackCounts::default(), maps: SubPageMaps::default() }
+    }
+
     /// The place of a page that is in it.
     #[inline]
     pub(crate) fn page(&self, gfn: Gfn) -> u64 {
@@ -133,14 +145,20 @@ impl Slot {
     }
 
     /// The level of the largest leaf that may map a page. Where writes are logged, each page has
-    /// its own.
-    pub(crate) fn largest_leaf<F: Format>(&self, gfn: Gfn, backing: Backing) -> Level {
+    /// its own; so has a page that is tracked or restricted, and those around it with it.
+    pub(crate) fn largest_leaf<F: Format>(
+        &self,
+        gfn: Gfn,
+        backing: Backing,
+        breaks: Breaks,
+    ) -> Level {
         let mut level = Level::L1;
         while let Some(above) = level.above()
             && self.log.is_none()
             && above <= backing.largest
             && above <= Level::L3
             && self.fits::<F>(above, gfn, backing)
+            && (breaks.has(Break::IgnoreVeto) || !self.restricts(Table::<F>::around(gfn, above)))
         {
             level = above;
         }
@@ -154,11 +172,35 @@ impl Slot {
         alike && Table::<F>::leaf_fits(level, gfn, self.spec.range)
     }
 
-    /// What stores to a leaf that nobody is writing to may do: pass if nobody would hear of it, for
+    /// Whether a page of `range` is tracked or has a map: then no leaf over it is storable as a whole.
+    pub(crate) fn restricts(&self, range: GfnRange) -> bool {
+        let Some(range) = self.spec.range.intersection(range) else { return false };
+        let first = self.page(range.first());
+        let pages = first..first + range.pages();
+        self.tracked.any(pages.clone()) || self.maps.any(pages)
+    }
+
+    /// Which sub-pages of a page may be written.
+    pub(crate) fn map(&self, gfn: Gfn) -> SubPageMap {
+        self.maps.get(self.page(gfn))
+    }
+
+    /// Whether writes to a page are tracked.
+    pub(crate) fn is_tracked(&self, gfn: Gfn, mode: TrackMode) -> bool {
+        self.tracked.get(self.page(gfn), mode) > 0
+    }
+
+    /// What stores to a leaf for `range` that nobody is writing to may do: pass if nobody would hear of it, for
     /// there is no log, and no write-protect-all that a read must not lift. Asked under the lock of
     /// the leaf's table: a table stamped by a later write-protect-all is settled after this.
-    pub(crate) fn permission(&self, backing: BackingWrite, protection: ProtectAll) -> Write {
-        if self.spec.access == SlotAccess::ReadOnly || backing == BackingWrite::Denied {
+    pub(crate) fn permission(
+        &self,
+        range: GfnRange,
+        backing: BackingWrite,
+        protection: ProtectAll,
+    ) -> Write {
+        let read_only = self.spec.access == SlotAccess::ReadOnly;
+        if read_only || backing == BackingWrite::Denied || self.restricts(range) {
             Write::Denied
         } else if self.log.is_none() && protection == ProtectAll::Off {
             Write::Storable
@@ -201,6 +243,13 @@ impl Slots {
 
     pub(crate) fn named(&self, id: SlotId) -> Result<&Slot, NoSlot> {
         Ok(&self.by_page[self.position(id)?])
+    }
+
+    /// The same, with faults kept out.
+    pub(crate) fn find_mut(&mut self, space: AddressSpace, gfn: Gfn) -> Option<&mut Slot> {
+        let above = self.first_above(space, gfn);
+        let slot = self.by_page[..above].last_mut()?;
+        (slot.spec.space == space && slot.spec.range.contains(gfn)).then_some(slot)
     }
 
     pub(crate) fn named_mut(&mut self, id: SlotId) -> Result<&mut Slot, NoSlot> {

@@ -5,10 +5,11 @@ use crate::embedder::Embedder;
 use crate::fault::{Access, Fault, Outcome, Step};
 use crate::mmu::Mmu;
 use crate::read_side::Seat;
+use crate::sub_pages::Miss;
 use crate::vm_context::Context;
 use core::cell::Cell;
 use core::marker::PhantomData;
-use vellum_pte::{AddressSpace, Format, Gpa};
+use vellum_pte::{AddressSpace, Format, Gpa, SubPageEvent};
 
 /// One vCPU's way into the library. It may move between threads, but is used by one at a time:
 /// it is `Send` and not `Sync`.
@@ -44,6 +45,26 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
         outcome
     }
 
+    /// Handles the end of a walk of the sub-page permission table at `gpa` (VM exit 66). After
+    /// [`Outcome::Mapped`] the access is tried again, and is permitted, denied or logged like any
+    /// other.
+    #[cold]
+    pub fn sub_page_event(
+        &mut self,
+        space: AddressSpace,
+        gpa: Gpa,
+        event: SubPageEvent,
+    ) -> Outcome {
+        self.seat.tally.count(Event::Fault, 1);
+        if event == SubPageEvent::Misconfiguration {
+            return Outcome::Misconfigured;
+        }
+        let mmu = self.mmu;
+        let state = mmu.read_side.enter(self.seat, &mmu.embedder);
+        let context = Context { tally: &self.seat.tally, ..mmu.context() };
+        Miss { state: &state, context, space, gfn: gpa.gfn() }.handle()
+    }
+
     #[inline]
     fn attempt(&self, space: AddressSpace, gpa: Gpa, access: Access) -> Step<'m, F, E> {
         let mmu = self.mmu;
@@ -55,6 +76,7 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
             invalidations: &mmu.invalidations,
             context,
             space,
+            gpa,
             gfn: gpa.gfn(),
             access,
         };

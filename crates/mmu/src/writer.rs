@@ -1,8 +1,11 @@
 //! Writes to guest memory that no vCPU makes.
 
 use crate::embedder::{Embedder, NoBacking};
+use crate::log::Origin;
 use crate::mmu::{Mmu, State};
 use crate::slots::{Slot, SlotAccess};
+use crate::sub_pages::Denial;
+use crate::track::Written;
 use vellum_pte::{AddressSpace, Format, Gpa, PAGE_SIZE};
 
 /// Why a write was not made.
@@ -11,6 +14,9 @@ pub enum WriteError {
     /// A page of it is in no memslot. Nothing was written.
     #[error("no memslot at {0}")]
     NoSlot(Gpa),
+    /// A map of sub-pages forbids a byte of it. Nothing was written.
+    #[error("the map {map} of its page forbids a write at {gpa}", gpa = .0.gpa, map = .0.map)]
+    Denied(Denial),
     /// A page of it is in a read-only memslot. Nothing was written.
     #[error("the memslot at {0} is read-only")]
     ReadOnly(Gpa),
@@ -19,35 +25,85 @@ pub enum WriteError {
     NoBacking(Gpa),
 }
 
-/// For an instruction that the embedder emulates, or a device of its own: writes, then logs.
+/// For an instruction that the embedder emulates, or a device of its own: checks what maps of
+/// sub-pages permit, writes, logs, and tells the listeners. In that order.
 pub struct GuestWriter<'m, F: Format, E: Embedder> {
     mmu: &'m Mmu<F, E>,
+    origin: Origin,
 }
 
 impl<'m, F: Format, E: Embedder> GuestWriter<'m, F, E> {
-    pub(crate) const fn new(mmu: &'m Mmu<F, E>) -> Self {
-        Self { mmu }
+    pub(crate) const fn new(mmu: &'m Mmu<F, E>, origin: Origin) -> Self {
+        Self { mmu, origin }
     }
 
     /// Writes `bytes` at `gpa` and marks the pages dirty, in that order: a harvest in between
-    /// leaves them for the next one (D1). May cross pages and slots.
+    /// leaves them for the next one (D1). May cross pages and slots. The listeners are called
+    /// before this returns; if one panics, the write is made and logged.
     ///
     /// # Errors
     /// [`WriteError`].
     pub fn write(&self, space: AddressSpace, gpa: Gpa, bytes: &[u8]) -> Result<(), WriteError> {
+        let (written, result) = self.write_and_log(space, gpa, bytes);
+        if written > 0 {
+            let (bytes, origin) = (&bytes[..written], self.origin);
+            self.mmu.listeners.written(self.mmu, &Written { space, gpa, bytes, origin });
+        }
+        result
+    }
+
+    /// Says how many bytes it has written.
+    fn write_and_log(
+        &self,
+        space: AddressSpace,
+        gpa: Gpa,
+        bytes: &[u8],
+    ) -> (usize, Result<(), WriteError>) {
         let state = self.mmu.enter();
-        for (at, _) in pages(gpa, bytes) {
-            writable_slot(&state, space, at)?;
+        let checked = pages(gpa, bytes)
+            .try_for_each(|(at, part)| check(&state, space, at, part.len() as u64));
+        if checked.is_err() {
+            return (0, checked);
         }
-        for (at, part) in pages(gpa, bytes) {
-            let slot = writable_slot(&state, space, at)?;
-            let page = slot.guest_page(at.gfn());
-            let written = self.mmu.embedder.write(page, at.offset(), part);
-            written.map_err(|NoBacking| WriteError::NoBacking(at))?;
-            slot.prepare(at.gfn());
-            slot.mark(at.gfn());
-        }
+        let mut written = 0;
+        let result = pages(gpa, bytes).try_for_each(|(at, part)| {
+            self.write_page(&state, space, at, part)?;
+            written += part.len();
+            Ok(())
+        });
+        (written, result)
+    }
+
+    fn write_page(
+        &self,
+        state: &State<F>,
+        space: AddressSpace,
+        at: Gpa,
+        part: &[u8],
+    ) -> Result<(), WriteError> {
+        let slot = writable_slot(state, space, at)?;
+        let written = self.mmu.embedder.write(slot.guest_page(at.gfn()), at.offset(), part);
+        written.map_err(|NoBacking| WriteError::NoBacking(at))?;
+        slot.prepare(at.gfn());
+        slot.mark(at.gfn());
         Ok(())
+    }
+}
+
+/// Whether all of a part may be written. The end is exclusive.
+fn check<F: Format>(
+    state: &State<F>,
+    space: AddressSpace,
+    at: Gpa,
+    length: u64,
+) -> Result<(), WriteError> {
+    let map = writable_slot(state, space, at)?.map(at.gfn());
+    match map.first_denied(at.offset()..at.offset() + length) {
+        None => Ok(()),
+        Some(offset) => {
+            let gpa = Gpa::new(at.gfn().gpa().get() + offset);
+            Err(WriteError::Denied(Denial { gpa, map }))
+        }
     }
 }
 

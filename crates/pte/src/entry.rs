@@ -19,8 +19,13 @@ pub enum Write {
     Storable,
     /// A store faults, and only because of logging: the fault may make the leaf storable.
     Liftable,
-    /// A store faults, and something other than logging forbids it (a read-only slot or backing).
+    /// A store faults, and something other than logging forbids it (a read-only slot or backing, a
+    /// tracked page, a map of sub-pages).
     Denied,
+    /// A store retires where the table of sub-page permissions says so, and faults elsewhere, even
+    /// below a closed entry. Leaves of 4 KiB only, and only in formats that have such tables
+    /// ([`SubPageTables::Present`](crate::SubPageTables::Present)).
+    Partial,
 }
 
 /// A mapped page.

@@ -2,7 +2,10 @@
 
 use crate::bits::disjoint;
 use crate::x86::{self, ADDRESS, Bits};
-use crate::{ClearAccessed, ClosedTable, Entry, Format, Level, Opened, Raw, Replace, Root};
+use crate::{
+    ClearAccessed, ClosedTable, Entry, Format, Level, Opened, Raw, Replace, Root, Sppt,
+    SubPageTables, TableFormat,
+};
 
 // Intel SDM vol. 3C, tables 29-1 to 29-7 (entries of the EPT paging structures).
 //
@@ -18,7 +21,7 @@ use crate::{ClearAccessed, ClosedTable, Entry, Format, Level, Opened, Raw, Repla
 // | 51:12 | ADDRESS  | all              | library  | frame |
 // | 52    | LIFTABLE | leaf             | software | only logging keeps W clear |
 // | 53    | FROZEN   | nothing present  | software | a replacement is under way |
-// | 61    | SPP      | 4 KiB leaf       | library  | sub-page write permissions; reserved here for them |
+// | 61    | SPP      | 4 KiB leaf       | library  | SPPTP's tables decide about stores; S1, W2 |
 // | 63    | VE       | all              | library  | suppress #VE; always clear |
 const READ: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -47,24 +50,19 @@ const BITS: Bits = Bits {
     dirty: DIRTY,
     liftable: LIFTABLE,
     frozen: FROZEN,
+    partial: SPP,
 };
 
 /// Intel's extended page tables, four levels.
 #[derive(Clone, Copy, Debug)]
 pub struct Ept;
 
-impl Format for Ept {
-    const NAME: &'static str = "ept";
-    const ADDRESS_BITS: u32 = x86::ADDRESS_BITS;
+impl TableFormat for Ept {
     const INDEX_BITS: u32 = 9;
     // Intel SDM vol. 3C, 29.4.2: guest-physical and combined paging-structure-cache entries hold
     // the logical AND of the permissions of the entries used to reach them.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
-
-    const CLOSED_TABLE: ClosedTable = ClosedTable::ReadOnly;
     const REPLACE: Replace = Replace::AtOnce;
-    const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::Passes;
-    const OPENED: Opened = Opened::KeepsDirty;
 
     fn root(address_bits: u32) -> Option<Root> {
         x86::root(address_bits)
@@ -76,23 +74,43 @@ impl Format for Ept {
     }
 
     #[inline]
-    fn decode(raw: Raw, level: Level) -> Entry {
-        BITS.decode(raw, level)
-    }
-
-    #[inline]
     fn is_present(raw: Raw) -> bool {
         BITS.is_present(raw)
     }
 
     #[inline]
-    fn is_leaf(raw: Raw, level: Level) -> bool {
-        BITS.is_leaf(raw, level)
+    fn is_storable(raw: Raw) -> bool {
+        raw.0 & (WRITE | SPP) != 0
     }
 
     #[inline]
-    fn is_storable(raw: Raw) -> bool {
-        raw.0 & WRITE != 0
+    fn open(raw: Raw) -> Raw {
+        Raw(raw.0 | WRITE)
+    }
+
+    #[inline]
+    fn close(raw: Raw) -> Raw {
+        Raw(raw.0 & !(WRITE | SPP))
+    }
+}
+
+impl Format for Ept {
+    const NAME: &'static str = "ept";
+    const ADDRESS_BITS: u32 = x86::ADDRESS_BITS;
+    const CLOSED_TABLE: ClosedTable = ClosedTable::ReadOnly;
+    const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::Passes;
+    const OPENED: Opened = Opened::KeepsDirty;
+    const SUB_PAGES: SubPageTables = SubPageTables::Present;
+    type SubPages = Sppt;
+
+    #[inline]
+    fn decode(raw: Raw, level: Level) -> Entry {
+        BITS.decode(raw, level)
+    }
+
+    #[inline]
+    fn is_leaf(raw: Raw, level: Level) -> bool {
+        BITS.is_leaf(raw, level)
     }
 
     #[inline]
@@ -106,16 +124,6 @@ impl Format for Ept {
     }
 
     #[inline]
-    fn open(raw: Raw) -> Raw {
-        Raw(raw.0 | WRITE)
-    }
-
-    #[inline]
-    fn close(raw: Raw) -> Raw {
-        Raw(raw.0 & !WRITE)
-    }
-
-    #[inline]
     fn set_accessed(raw: Raw) -> Raw {
         Raw(raw.0 | ACCESSED)
     }
@@ -123,5 +131,25 @@ impl Format for Ept {
     #[inline]
     fn clear_accessed(raw: Raw) -> Raw {
         Raw(raw.0 & !ACCESSED)
+    }
+
+    #[inline]
+    fn deny(raw: Raw) -> Raw {
+        Raw(Self::close(raw).0 & !LIFTABLE)
+    }
+
+    #[inline]
+    fn lift(raw: Raw) -> Raw {
+        Raw(raw.0 | LIFTABLE)
+    }
+
+    #[inline]
+    fn is_partial(raw: Raw) -> bool {
+        raw.0 & SPP != 0
+    }
+
+    #[inline]
+    fn permit_partly(raw: Raw) -> Raw {
+        Raw(raw.0 | SPP)
     }
 }

@@ -1,6 +1,6 @@
 //! What a format must offer.
 
-use crate::{Entry, Level};
+use crate::{Entry, Level, SubPageMap};
 
 /// One entry as hardware holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -65,18 +65,18 @@ pub enum Opened {
     IsDirty,
 }
 
-/// How one architecture spells second-stage entries.
-///
-/// The functions on [`Raw`] beside [`encode`](Format::encode) and [`decode`](Format::decode) are
-/// for hot paths: each equals a decode, a change of meaning and an encode (property-tested), and
-/// keeps whatever hardware set meanwhile.
-pub trait Format: Send + Sync + 'static {
-    /// The name on command lines and in reports.
-    const NAME: &'static str;
+/// Whether a format's 4 KiB leaves can leave the decision about a store to a table of sub-page
+/// permissions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SubPageTables {
+    /// They can, where the processor does.
+    Present,
+    /// They cannot: permissions finer than a page are enforced by emulating stores.
+    None,
+}
 
-    /// How many bits of guest address tables translate that were not told otherwise.
-    const ADDRESS_BITS: u32;
-
+/// A tree of tables, whatever its leaves are for.
+pub trait TableFormat: Send + Sync + 'static {
     /// log2 of the entries in a table.
     const INDEX_BITS: u32;
 
@@ -85,17 +85,8 @@ pub trait Format: Send + Sync + 'static {
     /// implementation cites its manual.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool;
 
-    /// What a closed entry that points to a table is for hardware.
-    const CLOSED_TABLE: ClosedTable;
-
     /// How an entry changes between table and leaf.
     const REPLACE: Replace;
-
-    /// What a leaf without A does.
-    const CLEAR_ACCESSED: ClearAccessed;
-
-    /// What [`open`](Format::open) does to D.
-    const OPENED: Opened;
 
     /// The root of tables that translate `address_bits` of guest address; `None` where the format
     /// has no such tables.
@@ -104,31 +95,67 @@ pub trait Format: Send + Sync + 'static {
     /// Spells `entry` at `level`.
     fn encode(entry: Entry, level: Level) -> Raw;
 
-    /// Reads an entry at `level`.
-    fn decode(raw: Raw, level: Level) -> Entry;
-
     /// Whether there is anything: a table (closed ones too), a leaf, or a replacement under way.
     fn is_present(raw: Raw) -> bool;
 
+    /// Whether a store may pass this entry without a fault. A [`Partial`](crate::Write::Partial)
+    /// leaf may let one pass.
+    fn is_storable(raw: Raw) -> bool;
+
+    /// The same entry, storable. Only for a table entry or a liftable leaf.
+    #[must_use]
+    fn open(raw: Raw) -> Raw;
+
+    /// The same entry, no longer storable; a liftable leaf stays liftable.
+    #[must_use]
+    fn close(raw: Raw) -> Raw;
+}
+
+/// Tables whose last level says which sub-pages of a page may be written.
+pub trait SubPageFormat: TableFormat {
+    /// The last-level entry of a page with this map.
+    fn vector(map: SubPageMap) -> Raw;
+}
+
+/// How one architecture spells second-stage entries.
+///
+/// The functions on [`Raw`] beside [`encode`](TableFormat::encode) and [`decode`](Format::decode)
+/// are for hot paths: each equals a decode, a change of meaning and an encode (property-tested), and
+/// keeps whatever hardware set meanwhile.
+pub trait Format: TableFormat {
+    /// The name on command lines and in reports.
+    const NAME: &'static str;
+
+    /// How many bits of guest address tables translate that were not told otherwise.
+    const ADDRESS_BITS: u32;
+
+    /// What a closed entry that points to a table is for hardware.
+    const CLOSED_TABLE: ClosedTable;
+
+    /// What a leaf without A does.
+    const CLEAR_ACCESSED: ClearAccessed;
+
+    /// What [`open`](TableFormat::open) does to D.
+    const OPENED: Opened;
+
+    /// Whether leaves may be [`Partial`](crate::Write::Partial).
+    const SUB_PAGES: SubPageTables;
+
+    /// The tables that say which sub-pages of those may be written. Of no use where
+    /// [`SUB_PAGES`](Format::SUB_PAGES) is `None`.
+    type SubPages: SubPageFormat;
+
+    /// Reads an entry at `level`.
+    fn decode(raw: Raw, level: Level) -> Entry;
+
     /// Whether an entry at `level` maps a page.
     fn is_leaf(raw: Raw, level: Level) -> bool;
-
-    /// Whether a store may pass this entry without a fault.
-    fn is_storable(raw: Raw) -> bool;
 
     /// Whether a leaf is one that a fault may make storable, or has.
     fn is_liftable(raw: Raw) -> bool;
 
     /// Whether a leaf has A.
     fn is_accessed(raw: Raw) -> bool;
-
-    /// The same entry, storable. Only for a table entry or a liftable leaf.
-    #[must_use]
-    fn open(raw: Raw) -> Raw;
-
-    /// The same entry, no longer storable; a leaf stays liftable.
-    #[must_use]
-    fn close(raw: Raw) -> Raw;
 
     /// The same leaf with A.
     #[must_use]
@@ -137,4 +164,27 @@ pub trait Format: Send + Sync + 'static {
     /// The same leaf without A.
     #[must_use]
     fn clear_accessed(raw: Raw) -> Raw;
+
+    /// The same leaf, neither storable nor liftable.
+    #[must_use]
+    fn deny(raw: Raw) -> Raw;
+
+    /// The same leaf, which was denied, liftable.
+    #[must_use]
+    fn lift(raw: Raw) -> Raw;
+
+    /// Whether a leaf is [`Partial`](crate::Write::Partial).
+    #[inline]
+    fn is_partial(raw: Raw) -> bool {
+        let _ = raw;
+        false
+    }
+
+    /// The same leaf, which was denied, [`Partial`](crate::Write::Partial); where leaves cannot be,
+    /// as it was.
+    #[must_use]
+    #[inline]
+    fn permit_partly(raw: Raw) -> Raw {
+        raw
+    }
 }

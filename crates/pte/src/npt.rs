@@ -2,7 +2,10 @@
 
 use crate::bits::disjoint;
 use crate::x86::{self, ADDRESS, Bits};
-use crate::{ClearAccessed, ClosedTable, Entry, Format, Level, Opened, Raw, Replace, Root};
+use crate::{
+    ClearAccessed, ClosedTable, Entry, Format, Level, Opened, Raw, Replace, Root, Sppt,
+    SubPageTables, TableFormat,
+};
 
 // AMD APM vol. 2, 5.3.3 to 5.3.5 (long-mode entries) as used by 15.25 (nested paging).
 //
@@ -41,25 +44,20 @@ const BITS: Bits = Bits {
     dirty: DIRTY,
     liftable: LIFTABLE,
     frozen: FROZEN,
+    partial: 0,
 };
 
 /// AMD's nested page tables, four levels.
 #[derive(Clone, Copy, Debug)]
 pub struct Npt;
 
-impl Format for Npt {
-    const NAME: &'static str = "npt";
-    const ADDRESS_BITS: u32 = x86::ADDRESS_BITS;
+impl TableFormat for Npt {
     const INDEX_BITS: u32 = 9;
     // AMD APM vol. 2, 5.5 and 15.16: a cached upper-level entry is used only together with the
     // protection accumulated on the way to it; removing permission asks for a flush, adding does
     // not.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
-
-    const CLOSED_TABLE: ClosedTable = ClosedTable::ReadOnly;
     const REPLACE: Replace = Replace::AtOnce;
-    const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::Passes;
-    const OPENED: Opened = Opened::KeepsDirty;
 
     fn root(address_bits: u32) -> Option<Root> {
         x86::root(address_bits)
@@ -71,23 +69,43 @@ impl Format for Npt {
     }
 
     #[inline]
-    fn decode(raw: Raw, level: Level) -> Entry {
-        BITS.decode(raw, level)
-    }
-
-    #[inline]
     fn is_present(raw: Raw) -> bool {
         BITS.is_present(raw)
     }
 
     #[inline]
-    fn is_leaf(raw: Raw, level: Level) -> bool {
-        BITS.is_leaf(raw, level)
+    fn is_storable(raw: Raw) -> bool {
+        raw.0 & WRITE != 0
     }
 
     #[inline]
-    fn is_storable(raw: Raw) -> bool {
-        raw.0 & WRITE != 0
+    fn open(raw: Raw) -> Raw {
+        Raw(raw.0 | WRITE)
+    }
+
+    #[inline]
+    fn close(raw: Raw) -> Raw {
+        Raw(raw.0 & !WRITE)
+    }
+}
+
+impl Format for Npt {
+    const NAME: &'static str = "npt";
+    const ADDRESS_BITS: u32 = x86::ADDRESS_BITS;
+    const CLOSED_TABLE: ClosedTable = ClosedTable::ReadOnly;
+    const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::Passes;
+    const OPENED: Opened = Opened::KeepsDirty;
+    const SUB_PAGES: SubPageTables = SubPageTables::None;
+    type SubPages = Sppt;
+
+    #[inline]
+    fn decode(raw: Raw, level: Level) -> Entry {
+        BITS.decode(raw, level)
+    }
+
+    #[inline]
+    fn is_leaf(raw: Raw, level: Level) -> bool {
+        BITS.is_leaf(raw, level)
     }
 
     #[inline]
@@ -101,16 +119,6 @@ impl Format for Npt {
     }
 
     #[inline]
-    fn open(raw: Raw) -> Raw {
-        Raw(raw.0 | WRITE)
-    }
-
-    #[inline]
-    fn close(raw: Raw) -> Raw {
-        Raw(raw.0 & !WRITE)
-    }
-
-    #[inline]
     fn set_accessed(raw: Raw) -> Raw {
         Raw(raw.0 | ACCESSED)
     }
@@ -118,5 +126,15 @@ impl Format for Npt {
     #[inline]
     fn clear_accessed(raw: Raw) -> Raw {
         Raw(raw.0 & !ACCESSED)
+    }
+
+    #[inline]
+    fn deny(raw: Raw) -> Raw {
+        Raw(Self::close(raw).0 & !LIFTABLE)
+    }
+
+    #[inline]
+    fn lift(raw: Raw) -> Raw {
+        Raw(raw.0 | LIFTABLE)
     }
 }

@@ -3,7 +3,7 @@
 use crate::bits::{disjoint, when};
 use crate::{
     ClearAccessed, ClosedTable, Entry, Format, Gate, Leaf, Level, Opened, Pfn, Raw, Replace, Root,
-    Write,
+    Sppt, SubPageTables, TableFormat, Write,
 };
 
 // Arm ARM (DDI 0487) D8.3 "Translation table descriptor formats" and D8.3.2 "Stage 2 attribute
@@ -70,7 +70,7 @@ impl Stage2 {
             (Write::Storable, true) => DBM | WRITE | LIFTABLE,
             (Write::Storable, false) => DBM | LIFTABLE,
             (Write::Liftable, dirty) => LIFTABLE | when(dirty, WAS_DIRTY),
-            (Write::Denied, dirty) => when(dirty, WAS_DIRTY),
+            (Write::Denied | Write::Partial, dirty) => when(dirty, WAS_DIRTY),
         };
         leaf.frame.address() & ADDRESS
             | MEMORY
@@ -111,24 +111,15 @@ const fn frame(raw: Raw) -> Pfn {
     Pfn::of_address(raw.0 & ADDRESS)
 }
 
-impl Format for Stage2 {
-    const NAME: &'static str = "stage2";
-    const ADDRESS_BITS: u32 = 40;
+impl TableFormat for Stage2 {
     const INDEX_BITS: u32 = 9;
     // A closed entry is invalid, and invalid entries are never cached (Arm ARM D8.16.1: a TLB holds
     // no entry for a descriptor that generates a translation fault). So after the root's shoot-down
     // nothing is cached below a parked entry until it is linked again.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
-    // D8.3.1: stage 2 table descriptors have no attributes.
-    const CLOSED_TABLE: ClosedTable = ClosedTable::Parked;
     // D8.16.1 "Using break-before-make when updating translation table entries". FEAT_BBM relaxes
     // it; this format does not rely on that.
     const REPLACE: Replace = Replace::BreakFirst;
-    // D8.5: without FEAT_HAFDBS or VTCR_EL2.HA, an access through a leaf with AF = 0 faults.
-    const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::MayFault;
-    // D8.5.5: with DBM set, S2AP[1] is the dirty state; without FEAT_HAFDBS only S2AP[1] lets a
-    // store pass.
-    const OPENED: Opened = Opened::IsDirty;
 
     /// As few levels as possible: up to sixteen root tables are concatenated (Arm ARM D8.2.7).
     fn root(address_bits: u32) -> Option<Root> {
@@ -158,43 +149,13 @@ impl Format for Stage2 {
     }
 
     #[inline]
-    fn decode(raw: Raw, level: Level) -> Entry {
-        if raw.0 & VALID == 0 {
-            return Self::decode_invalid(raw);
-        }
-        match (raw.0 & TABLE != 0, level) {
-            (true, Level::L1) | (false, Level::L2 | Level::L3) => {
-                Entry::Leaf(Self::decode_leaf(raw))
-            }
-            (true, _) => Entry::table(frame(raw), Gate::Open),
-            // Reserved, and as good as invalid.
-            (false, _) => Entry::Absent,
-        }
-    }
-
-    #[inline]
     fn is_present(raw: Raw) -> bool {
         raw.0 & (VALID | PARKED | FROZEN) != 0
     }
 
     #[inline]
-    fn is_leaf(raw: Raw, _: Level) -> bool {
-        raw.0 & (VALID | LEAF) == VALID | LEAF
-    }
-
-    #[inline]
     fn is_storable(raw: Raw) -> bool {
         raw.0 & VALID != 0 && (raw.0 & LEAF == 0 || Self::is_storable_leaf(raw))
-    }
-
-    #[inline]
-    fn is_liftable(raw: Raw) -> bool {
-        raw.0 & LIFTABLE != 0
-    }
-
-    #[inline]
-    fn is_accessed(raw: Raw) -> bool {
-        raw.0 & ACCESSED != 0
     }
 
     #[inline]
@@ -216,6 +177,50 @@ impl Format for Stage2 {
             Raw(raw.0 & !VALID | PARKED)
         }
     }
+}
+
+impl Format for Stage2 {
+    const NAME: &'static str = "stage2";
+    const ADDRESS_BITS: u32 = 40;
+    // D8.3.1: stage 2 table descriptors have no attributes.
+    const CLOSED_TABLE: ClosedTable = ClosedTable::Parked;
+    // D8.5: without FEAT_HAFDBS or VTCR_EL2.HA, an access through a leaf with AF = 0 faults.
+    const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::MayFault;
+    // D8.5.5: with DBM set, S2AP[1] is the dirty state; without FEAT_HAFDBS only S2AP[1] lets a
+    // store pass.
+    const OPENED: Opened = Opened::IsDirty;
+    const SUB_PAGES: SubPageTables = SubPageTables::None;
+    type SubPages = Sppt;
+
+    #[inline]
+    fn decode(raw: Raw, level: Level) -> Entry {
+        if raw.0 & VALID == 0 {
+            return Self::decode_invalid(raw);
+        }
+        match (raw.0 & TABLE != 0, level) {
+            (true, Level::L1) | (false, Level::L2 | Level::L3) => {
+                Entry::Leaf(Self::decode_leaf(raw))
+            }
+            (true, _) => Entry::table(frame(raw), Gate::Open),
+            // Reserved, and as good as invalid.
+            (false, _) => Entry::Absent,
+        }
+    }
+
+    #[inline]
+    fn is_leaf(raw: Raw, _: Level) -> bool {
+        raw.0 & (VALID | LEAF) == VALID | LEAF
+    }
+
+    #[inline]
+    fn is_liftable(raw: Raw) -> bool {
+        raw.0 & LIFTABLE != 0
+    }
+
+    #[inline]
+    fn is_accessed(raw: Raw) -> bool {
+        raw.0 & ACCESSED != 0
+    }
 
     #[inline]
     fn set_accessed(raw: Raw) -> Raw {
@@ -225,5 +230,15 @@ impl Format for Stage2 {
     #[inline]
     fn clear_accessed(raw: Raw) -> Raw {
         Raw(raw.0 & !ACCESSED)
+    }
+
+    #[inline]
+    fn deny(raw: Raw) -> Raw {
+        Raw(Self::close(raw).0 & !LIFTABLE)
+    }
+
+    #[inline]
+    fn lift(raw: Raw) -> Raw {
+        Raw(raw.0 | LIFTABLE)
     }
 }

@@ -8,7 +8,12 @@ fn any_level() -> impl Strategy<Value = Level> {
 }
 
 fn any_write() -> impl Strategy<Value = Write> {
-    prop_oneof![Just(Write::Storable), Just(Write::Liftable), Just(Write::Denied)]
+    prop_oneof![
+        Just(Write::Storable),
+        Just(Write::Liftable),
+        Just(Write::Denied),
+        Just(Write::Partial)
+    ]
 }
 
 fn any_gate() -> impl Strategy<Value = Gate> {
@@ -42,9 +47,14 @@ fn any_entry() -> impl Strategy<Value = (Entry, Level)> {
     ]
 }
 
-/// What a format can say of an entry: tables on Arm have no A.
-fn spoken<F: Format>(entry: Entry) -> Entry {
+/// What a format can say of an entry: tables on Arm have no A, and only 4 KiB leaves of EPT are
+/// partly writable.
+fn spoken<F: Format>(entry: Entry, level: Level) -> Entry {
+    let whole = F::SUB_PAGES == SubPageTables::None || level > Level::L1;
     match entry {
+        Entry::Leaf(leaf) if leaf.write == Write::Partial && whole => {
+            Entry::Leaf(Leaf { write: Write::Denied, ..leaf })
+        }
         Entry::Table { child, gate, .. } if F::NAME == Stage2::NAME => Entry::table(child, gate),
         other => other,
     }
@@ -69,29 +79,49 @@ fn closed(entry: Entry) -> Entry {
         Entry::Leaf(leaf) if leaf.write == Write::Storable => {
             Entry::Leaf(Leaf { write: Write::Liftable, ..leaf })
         }
+        Entry::Leaf(leaf) if leaf.write == Write::Partial => with(leaf, Write::Denied),
         other => other,
     }
+}
+
+fn with(leaf: Leaf, write: Write) -> Entry {
+    Entry::Leaf(Leaf { write, ..leaf })
+}
+
+/// A leaf that is storable and dirty stays dirty when it is denied.
+fn write_laws<F: Format>(leaf: Leaf, level: Level) -> Result<(), TestCaseError> {
+    let raw = F::encode(Entry::Leaf(leaf), level);
+    let denied = F::deny(raw);
+    prop_assert_eq!(F::decode(denied, level), with(leaf, Write::Denied));
+    prop_assert_eq!(F::decode(F::lift(denied), level), with(leaf, Write::Liftable));
+    prop_assert_eq!(F::is_partial(raw), leaf.write == Write::Partial);
+    if level == Level::L1 {
+        let partly = F::decode(F::permit_partly(denied), level);
+        prop_assert_eq!(partly, spoken::<F>(with(leaf, Write::Partial), level));
+    }
+    Ok(())
 }
 
 fn may_open(entry: Entry) -> bool {
     match entry {
         Entry::Absent | Entry::Frozen { .. } => false,
         Entry::Table { .. } => true,
-        Entry::Leaf(leaf) => leaf.write != Write::Denied,
+        Entry::Leaf(leaf) => matches!(leaf.write, Write::Storable | Write::Liftable),
     }
 }
 
 fn laws<F: Format>(entry: Entry, level: Level) -> Result<(), TestCaseError> {
-    let entry = spoken::<F>(entry);
+    let entry = spoken::<F>(entry, level);
     let raw = F::encode(entry, level);
     prop_assert_eq!(F::decode(raw, level), entry);
     prop_assert_eq!(F::is_present(raw), entry != Entry::Absent);
     let storable = matches!(entry, Entry::Table { gate: Gate::Open, .. })
-        || matches!(entry, Entry::Leaf(leaf) if leaf.write == Write::Storable);
+        || matches!(entry, Entry::Leaf(leaf) if matches!(leaf.write, Write::Storable | Write::Partial));
     prop_assert_eq!(F::is_storable(raw), storable);
     prop_assert_eq!(F::is_leaf(raw, level), matches!(entry, Entry::Leaf(_)));
     if let Entry::Leaf(leaf) = entry {
-        prop_assert_eq!(F::is_liftable(raw), leaf.write != Write::Denied);
+        prop_assert_eq!(F::is_liftable(raw), may_open(entry));
+        write_laws::<F>(leaf, level)?;
         prop_assert_eq!(F::is_accessed(raw), leaf.accessed);
         let used = Entry::Leaf(Leaf { accessed: true, ..leaf });
         prop_assert_eq!(F::decode(F::set_accessed(raw), level), used);
@@ -119,6 +149,24 @@ proptest! {
     #[test]
     fn a_stage_2_entry_means_what_it_was_told((entry, level) in any_entry()) {
         laws::<Stage2>(entry, level)?;
+    }
+
+    #[test]
+    fn a_vector_has_the_bits_of_its_map_at_even_places(bits in any::<u32>()) {
+        let vector = Sppt::vector(SubPageMap::new(bits)).0;
+        for place in 0..64 {
+            let expected = place % 2 == 0 && bits >> (place / 2) & 1 == 1;
+            prop_assert_eq!(vector >> place & 1 == 1, expected);
+        }
+    }
+
+    #[test]
+    fn a_write_is_denied_at_its_first_byte_in_a_denied_sub_page(
+        bits in any::<u32>(), start in 0u64..4096, length in 0u64..300,
+    ) {
+        let end = (start + length).min(4096);
+        let naive = (start..end).find(|byte| bits >> (byte / 128) & 1 == 0);
+        prop_assert_eq!(SubPageMap::new(bits).first_denied(start..end), naive);
     }
 
     #[test]
@@ -215,4 +263,36 @@ fn a_huge_leaf_has_bit_7_in_both_formats() {
 fn a_range_that_ends_past_the_number_space_is_refused() {
     assert_eq!(GfnRange::new(Gfn::new(u64::MAX), 1), None);
     assert_eq!(GfnRange::new(Gfn::new(u64::MAX), 0).map(GfnRange::pages), Some(0));
+}
+
+#[test]
+fn a_sub_page_table_entry_is_spelt_as_the_manual_does() {
+    let open = Sppt::encode(Entry::table(Pfn::new(0xabcde), Gate::Open), Level::L3);
+    assert_eq!(open.0, 0xabcd_e001);
+    assert_eq!(Sppt::close(open).0, 0xabcd_e000, "a miss, the address kept");
+    assert_eq!(Sppt::open(Sppt::close(open)), open);
+    assert_eq!(Sppt::vector(SubPageMap::new(0x8000_0001)).0, 1 << 62 | 1);
+}
+
+#[test]
+fn a_partly_writable_leaf_is_read_only_with_bit_61() {
+    let raw = Ept::encode(Entry::Leaf(Leaf::new(Pfn::new(0xabcde), Write::Partial)), Level::L1);
+    assert_eq!(raw.0, 1 << 61 | 0xabcd_e035);
+}
+
+#[test]
+fn exit_66_tells_a_miss_from_a_misconfiguration() {
+    assert_eq!(SubPageEvent::from_qualification(1 << 11), SubPageEvent::Miss);
+    assert_eq!(SubPageEvent::from_qualification(1 << 12), SubPageEvent::Misconfiguration);
+    assert!(SubPageEvent::unblocked_nmi(1 << 12));
+    assert!(!SubPageEvent::unblocked_nmi(1 << 11));
+}
+
+#[test]
+fn a_write_that_ends_at_a_sub_pages_last_byte_does_not_touch_the_next() {
+    let first_only = SubPageMap::new(1);
+    assert_eq!(first_only.first_denied(0..128), None);
+    assert_eq!(first_only.first_denied(0..129), Some(128));
+    assert_eq!(SubPageMap::new(1 << 31).first_denied(3968..4096), None);
+    assert_eq!(SubPageMap::NONE.first_denied(5..5), None);
 }

@@ -24,6 +24,8 @@ pub(crate) struct Bits {
     pub(crate) dirty: u64,
     /// Only logging keeps the leaf read-only.
     pub(crate) liftable: u64,
+    /// In a 4 KiB leaf: a table of sub-pages decides about stores; 0 where there is no such bit.
+    pub(crate) partial: u64,
     /// Nothing is present and a replacement is under way.
     pub(crate) frozen: u64,
 }
@@ -56,7 +58,8 @@ impl Bits {
         leaf.frame.address() & ADDRESS
             | self.leaf
             | when(leaf.write == Write::Storable, self.write)
-            | when(leaf.write != Write::Denied, self.liftable)
+            | when(matches!(leaf.write, Write::Storable | Write::Liftable), self.liftable)
+            | when(leaf.write == Write::Partial && level == Level::L1, self.partial)
             | when(level > Level::L1, self.huge)
             | when(leaf.accessed, self.accessed)
             | when(leaf.dirty, self.dirty)
@@ -67,7 +70,7 @@ impl Bits {
         if raw.0 & self.present == 0 {
             self.decode_not_present(raw)
         } else if self.is_leaf(raw, level) {
-            Entry::Leaf(self.decode_leaf(raw))
+            Entry::Leaf(self.decode_leaf(raw, level))
         } else {
             Entry::Table {
                 child: frame(raw),
@@ -91,13 +94,15 @@ impl Bits {
         raw.0 & self.present != 0 && (level == Level::L1 || raw.0 & self.huge != 0)
     }
 
-    fn decode_leaf(&self, raw: Raw) -> Leaf {
+    fn decode_leaf(&self, raw: Raw, level: Level) -> Leaf {
+        let partial = if level == Level::L1 { self.partial } else { 0 };
         Leaf {
             frame: frame(raw),
-            write: match (raw.0 & self.write != 0, raw.0 & self.liftable != 0) {
-                (true, _) => Write::Storable,
-                (false, true) => Write::Liftable,
-                (false, false) => Write::Denied,
+            write: match raw.0 {
+                bits if bits & self.write != 0 => Write::Storable,
+                bits if bits & partial != 0 => Write::Partial,
+                bits if bits & self.liftable != 0 => Write::Liftable,
+                _ => Write::Denied,
             },
             accessed: raw.0 & self.accessed != 0,
             dirty: raw.0 & self.dirty != 0,

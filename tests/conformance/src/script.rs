@@ -71,6 +71,7 @@ impl Setup {
             address_bits: Some(self.ground.address_bits),
             accessed: self.accessed,
             broken: self.broken,
+            ..Config::default()
         };
         Mmu::new(hypervisor, config).expect("memory")
     }

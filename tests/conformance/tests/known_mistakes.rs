@@ -140,11 +140,19 @@ fn a_device_is_logged<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F
     collect(&mut log);
     let space = AddressSpace::NORMAL;
     let across = Gpa::new(at(1, 64).get() - 3);
-    board.mmu().guest_writer().write(space, across, &[1; 8]).expect("RAM");
+    board
+        .mmu()
+        .guest_writer(vellum_mmu::Origin::Device)
+        .write(space, across, &[1; 8])
+        .expect("RAM");
     board.mmu().mark_dirty(space, at(2, 0).gfn(), Origin::Device);
     assert_eq!(collect(&mut log), [vec![], vec![63, 64], vec![0]]);
     let into_the_next = Gpa::new(at(1, 0).get() - 8);
-    board.mmu().guest_writer().write(space, into_the_next, &[1; 8]).expect("RAM");
+    board
+        .mmu()
+        .guest_writer(vellum_mmu::Origin::Device)
+        .write(space, into_the_next, &[1; 8])
+        .expect("RAM");
     let [first, second, _] = collect(&mut log);
     assert!(first.contains(&99) && second.is_empty(), "it ends with the page's last byte");
 }

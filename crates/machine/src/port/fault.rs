@@ -108,6 +108,7 @@ impl<F: WalkedFormat> Port<'_, F> {
             Outcome::Mmio | Outcome::NoBacking => Err(BusError::Unmapped(gpa)),
             Outcome::ReadOnly | Outcome::Emulate | Outcome::Denied(_) => Err(BusError::ReadOnly(gpa)),
             Outcome::Misconfigured => Err(BusError::Misconfigured(gpa)),
+            Outcome::Misconfigured => Err(BusError::Misconfigured(gpa)),
             Outcome::OutOfMemory => Err(BusError::OutOfMemory(gpa)),
         }
     }

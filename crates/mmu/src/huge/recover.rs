@@ -80,7 +80,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             return None;
         }
         let backing = self.embedder.resolve(slot.guest_page(first))?;
-        let fits = slot.largest_leaf::<F>(first, backing) >= level;
+        let fits = slot.largest_leaf::<F>(first, backing, self.breaks) >= level;
         let writable = backing.write == BackingWrite::Allowed;
         (fits && writable).then_some(Recoverable { first, level, frame: backing.frame })
     }
@@ -134,7 +134,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let range = GfnRange::new(first, Table::<F>::pages_at(level))?;
         let slot = state.slots.find(space, first)?;
         let fresh = self.invalidations.freshness(seen, range, &self.embedder);
-        let write = slot.permission(BackingWrite::Allowed, self.protection.state());
-        (fresh == Freshness::Fresh).then_some(write)
+        let may_come = fresh == Freshness::Fresh && !slot.restricts(range);
+        let write = slot.permission(range, BackingWrite::Allowed, self.protection.state());
+        may_come.then_some(write)
     }
 }

@@ -6,7 +6,7 @@ use crate::batch::Batch;
 use crate::debts::Debt;
 use crate::embedder::Embedder;
 use crate::mmu::{Mmu, State};
-use crate::slots::NoSlot;
+use crate::slots::{NoSlot, Slot};
 use crate::table::{Replaced, Split, Table};
 use core::ops::{ControlFlow, Range};
 use vellum_pte::{AddressSpace, Format, Gfn, Level, SlotId};
@@ -99,7 +99,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let mut stretch = Stretch { mmu: self, most, done: 0, frozen: Batch::new(), again: None };
         let paused = range.map_or(ControlFlow::Continue(()), |range| {
             state.roots.over(space, range).try_for_each(|root| {
-                root.visit(range, &mut |table, span| stretch.split(table, span, &mut debt))
+                root.visit(range, &mut |table, span| stretch.split(slot, (table, span), &mut debt))
             })
         });
         let (done, again) = (stretch.done, stretch.again);
@@ -130,8 +130,8 @@ struct Stretch<'a, F: Format, E: Embedder> {
 impl<F: Format, E: Embedder> Stretch<'_, F, E> {
     fn split(
         &mut self,
-        table: &Table<F>,
-        span: Range<usize>,
+        slot: &Slot,
+        (table, span): (&Table<F>, Range<usize>),
         debt: &mut Debt<'_, E>,
     ) -> ControlFlow<(Gfn, Pause)> {
         let huge = |index: &usize| F::is_leaf(table.entry(*index).load(), table.level());
@@ -141,6 +141,7 @@ impl<F: Format, E: Embedder> Stretch<'_, F, E> {
                 return ControlFlow::Break((first, Pause::Full));
             }
             let raw = table.entry(index).load();
+            slot.prepare(first);
             match table.split(index, raw, debt, self.mmu.context()) {
                 Ok(Split::Done) => self.done += 1,
                 Ok(Split::Frozen(replaced)) => {

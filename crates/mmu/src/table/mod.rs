@@ -1,6 +1,7 @@
 //! A table: one hardware table page and its software half.
 
 mod age;
+mod forbid;
 mod recover;
 mod settle;
 mod split;
@@ -22,7 +23,7 @@ use crate::lock::{SpinGuard, SpinLock};
 use crate::once_box::OnceBox;
 use crate::vm_context::Context;
 use alloc::boxed::Box;
-use vellum_pte::{Format, Gfn, GfnRange, Level, Pfn};
+use vellum_pte::{Gfn, GfnRange, Level, Pfn, TableFormat};
 use writable_set::WritableSet;
 
 /// What a table's lock protects: linking, settling and pushing down, and the generation they are
@@ -47,7 +48,7 @@ pub(crate) struct Table<F> {
     next: Option<Box<Table<F>>>,
 }
 
-impl<F: Format> Table<F> {
+impl<F: TableFormat> Table<F> {
     /// An empty table for the pages from `base` on, of the first generation.
     pub(crate) fn new_boxed(
         frame: Frame,

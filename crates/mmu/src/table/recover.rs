@@ -90,7 +90,7 @@ impl<F: Format> Table<F> {
         };
         match write {
             Write::Storable => F::open(encode(Write::Liftable)),
-            Write::Liftable | Write::Denied => encode(write),
+            Write::Liftable | Write::Denied | Write::Partial => encode(write),
         }
     }
 }

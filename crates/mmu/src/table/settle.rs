@@ -7,9 +7,9 @@ use crate::embedder::Embedder;
 use crate::frame::Closed;
 use crate::lock::SpinGuard;
 use crate::vm_context::Context;
-use vellum_pte::Format;
+use vellum_pte::{Format, TableFormat};
 
-impl<F: Format> Table<F> {
+impl<F: TableFormat> Table<F> {
     /// Settles the table for `generation`: after it no entry is storable, but for those that a
     /// fault is opening right now. **The set comes out first, then the entries are closed, then
     /// the table is stamped**; the guard says that settles and push-downs exclude each other.
@@ -47,28 +47,31 @@ impl<F: Format> Table<F> {
         count_closed(entries.map(|index| self.entry(index).close::<F>()), context)
     }
 
-    /// Takes storability from those entries that are leaves. Says whether one had it.
-    pub(crate) fn close_leaves<E: Embedder>(
-        &self,
-        entries: impl Iterator<Item = usize>,
-        context: Context<'_, E>,
-    ) -> Closed {
-        let level = self.level();
-        count_closed(entries.map(|index| self.entry(index).close_leaf::<F>(level)), context)
-    }
-
     /// Lets stores through entry `index`, which points to `child`, after settling `child` for this
     /// table's own generation (W1: settled above, settled below).
     ///
     /// No shoot-down: a stale writable translation would need a writable path to have been walked
     /// since the root's shoot-down, and there was none
-    /// ([`Format::CACHED_ENTRIES_CARRY_PERMISSIONS`]).
+    /// ([`TableFormat::CACHED_ENTRIES_CARRY_PERMISSIONS`]).
     #[cold]
     pub(crate) fn push_down<E: Embedder>(
         &self,
         index: usize,
         child: &Self,
         context: Context<'_, E>,
+    ) {
+        self.push_down_with(index, child, context, |_| {});
+    }
+
+    /// The same, where more than `child` has to be settled for this table's generation before stores
+    /// pass: `others` does so, under this table's lock.
+    #[cold]
+    pub(crate) fn push_down_with<E: Embedder>(
+        &self,
+        index: usize,
+        child: &Self,
+        context: Context<'_, E>,
+        others: impl Fn(u64),
     ) {
         const { assert!(F::CACHED_ENTRIES_CARRY_PERMISSIONS) };
         if context.breaks.has(Break::SettleUnlocked) {
@@ -79,12 +82,18 @@ impl<F: Format> Table<F> {
         if !context.breaks.has(Break::LateSettle) {
             child.catch_up(generation, context);
         }
-        self.open_over(index, child, context);
+        self.open_over(index, child, context, others);
     }
 
     /// Makes entry `index` storable, over a child that is settled by now, but for a
     /// write-protect-all that came meanwhile.
-    fn open_over<E: Embedder>(&self, index: usize, child: &Self, context: Context<'_, E>) {
+    fn open_over<E: Embedder>(
+        &self,
+        index: usize,
+        child: &Self,
+        context: Context<'_, E>,
+        others: impl Fn(u64),
+    ) {
         let parent = self.lock(context);
         if F::is_storable(self.entry(index).load()) {
             return;
@@ -94,6 +103,7 @@ impl<F: Format> Table<F> {
             context.hold_open();
         }
         child.catch_up(parent.generation, context);
+        others(parent.generation);
         self.open_table(index);
     }
 
@@ -122,7 +132,7 @@ impl<F: Format> Table<F> {
     /// and stays so as long as this table's lock is held. A table that is at this generation or a
     /// later one may be open above, its leaves storable and in TLBs: who comes late with an old
     /// number must not close them.
-    fn catch_up<E: Embedder>(&self, generation: u64, context: Context<'_, E>) {
+    pub(crate) fn catch_up<E: Embedder>(&self, generation: u64, context: Context<'_, E>) {
         let mut locked = self.lock(context);
         let behind = if context.breaks.has(Break::SettleBack) {
             locked.generation != generation
@@ -138,6 +148,18 @@ impl<F: Format> Table<F> {
     pub(super) fn open_table(&self, index: usize) {
         self.entry(index).open::<F>();
         self.writable.insert(index);
+    }
+}
+
+impl<F: Format> Table<F> {
+    /// Takes storability from those entries that are leaves. Says whether one had it.
+    pub(crate) fn close_leaves<E: Embedder>(
+        &self,
+        entries: impl Iterator<Item = usize>,
+        context: Context<'_, E>,
+    ) -> Closed {
+        let level = self.level();
+        count_closed(entries.map(|index| self.entry(index).close_leaf::<F>(level)), context)
     }
 }
 

@@ -70,7 +70,7 @@ impl<F: Format> Table<F> {
     /// The leaves that say what `leaf` says, but none of them storable. Nobody sees them yet.
     fn fill<E: Embedder>(&self, leaf: Leaf, context: Context<'_, E>) {
         let write = match leaf.write {
-            Write::Denied => Write::Denied,
+            Write::Denied | Write::Partial => Write::Denied,
             _ if context.breaks.has(Break::SplitLifts) => Write::Storable,
             Write::Storable | Write::Liftable => Write::Liftable,
         };

@@ -7,7 +7,7 @@ use crate::embedder::Embedder;
 use crate::vm_context::Context;
 use alloc::boxed::Box;
 use core::ops::{ControlFlow, Range};
-use vellum_pte::{Entry, Format, Gate, Gfn, GfnRange, Level};
+use vellum_pte::{Entry, Gate, Gfn, GfnRange, Level, TableFormat};
 
 /// What is below an entry that should point to a table.
 pub(crate) enum Linked<'t, F> {
@@ -19,7 +19,7 @@ pub(crate) enum Linked<'t, F> {
     NotYet,
 }
 
-impl<F: Format> Table<F> {
+impl<F: TableFormat> Table<F> {
     /// The lowest table above `gfn`: its entry is a leaf, or absent.
     #[inline]
     pub(crate) fn lowest(&self, gfn: Gfn) -> &Self {
@@ -83,15 +83,26 @@ impl<F: Format> Table<F> {
         context: Context<'_, E>,
     ) -> Result<Linked<'_, F>, OutOfMemory> {
         let fresh = self.make_child(index, context.embedder)?;
-        let (linked, spare) = self.link_or_find(index, fresh, context);
+        Ok(self.link_fresh(index, fresh, Gate::Open, context))
+    }
+
+    /// The table below entry `index`; `fresh` if there is nothing.
+    pub(crate) fn link_fresh<E: Embedder>(
+        &self,
+        index: usize,
+        fresh: Box<Self>,
+        gate: Gate,
+        context: Context<'_, E>,
+    ) -> Linked<'_, F> {
+        let (linked, spare) = self.link_or_find(index, fresh, gate, context);
         if let Some(spare) = spare {
             context.embedder.release_frame(spare.into_frame());
         }
-        Ok(linked)
+        linked
     }
 
     /// An empty table that may go below entry `index`.
-    pub(super) fn make_child<E: Embedder>(
+    pub(crate) fn make_child<E: Embedder>(
         &self,
         index: usize,
         embedder: &E,
@@ -112,6 +123,7 @@ impl<F: Format> Table<F> {
         &self,
         index: usize,
         fresh: Box<Self>,
+        gate: Gate,
         context: Context<'_, E>,
     ) -> (Linked<'_, F>, Option<Box<Self>>) {
         let locked = self.lock(context);
@@ -125,7 +137,7 @@ impl<F: Format> Table<F> {
             return (Linked::NotYet, Some(fresh));
         }
         fresh.lock(context).generation = locked.generation;
-        let raw = F::encode(Entry::table(fresh.pfn(), Gate::Open), self.level);
+        let raw = F::encode(Entry::table(fresh.pfn(), gate), self.level);
         self.entry(index).publish(raw);
         (Linked::Table(self.adopt(index, fresh, context)), None)
     }
@@ -148,6 +160,13 @@ impl<F: Format> Table<F> {
     /// Gives up the table for its frame. Its children are gone already.
     pub(crate) fn into_frame(self) -> crate::frame::Frame {
         self.frame.into_frame()
+    }
+
+    /// The pages of a leaf at `level` for `gfn`.
+    pub(crate) fn around(gfn: Gfn, level: Level) -> GfnRange {
+        let pages = Self::pages_at(level);
+        let range = GfnRange::new(Gfn::new(gfn.get() & !(pages - 1)), pages);
+        range.expect("tables translate less than all frame numbers")
     }
 
     /// Whether a leaf at `level` for `gfn` lies inside `range`.

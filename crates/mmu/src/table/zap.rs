@@ -5,7 +5,7 @@ use crate::embedder::Embedder;
 use crate::frame::TableFrame;
 use crate::once_box::OnceBox;
 use alloc::boxed::Box;
-use vellum_pte::{Format, GfnRange};
+use vellum_pte::{GfnRange, TableFormat};
 
 /// Tables that were unlinked and still have their frames: hardware may be walking them until the
 /// shoot-down. A list through the tables themselves, so that it needs no memory.
@@ -15,7 +15,7 @@ pub(crate) struct Graveyard<F> {
     first: Option<Box<Table<F>>>,
 }
 
-impl<F: Format> Graveyard<F> {
+impl<F: TableFormat> Graveyard<F> {
     pub(crate) const fn new() -> Self {
         Self { first: None }
     }
@@ -35,7 +35,7 @@ impl<F: Format> Graveyard<F> {
     }
 }
 
-impl<F: Format> Table<F> {
+impl<F: TableFormat> Table<F> {
     /// Unmaps `range` and unlinks the tables that have nothing else. `&mut` says that faults are
     /// kept out and that entries change only by hardware.
     pub(crate) fn zap(&mut self, range: GfnRange, graveyard: &mut Graveyard<F>) {

@@ -76,7 +76,11 @@ fn harvest_against_unpaid_shoot_down<F: Format>(plan: Plan) {
     let other = thread::spawn(move || drop(other.harvest(Protect::Pages)));
     world.begin();
     // A device writes to the page, so that this harvest finds it too.
-    world.mmu.guest_writer().write(AddressSpace::NORMAL, Gpa::new(0), &[2]).expect("memory");
+    world
+        .mmu
+        .guest_writer(vellum_mmu::Origin::Device)
+        .write(AddressSpace::NORMAL, Gpa::new(0), &[2])
+        .expect("memory");
     if world.harvest(Protect::Pages).contains(&0) {
         assert!(!world.try_store(0, 0, 3), "a store after the harvest retires unseen");
     }

@@ -57,7 +57,11 @@ fn store_against_last_clear<F: Format>(plan: Plan) {
     let world = World::<F>::new(plan);
     world.map(0);
     world.map(1);
-    world.mmu.guest_writer().write(AddressSpace::NORMAL, Gpa::new(0), &[1]).expect("memory");
+    world
+        .mmu
+        .guest_writer(vellum_mmu::Origin::Device)
+        .write(AddressSpace::NORMAL, Gpa::new(0), &[1])
+        .expect("memory");
     let migration = world.clone();
     let migration = thread::spawn(move || {
         let cleared = migration.clear(0b01);
@@ -124,7 +128,11 @@ fn clear_against_unpaid_clear<F: Format>(plan: Plan) {
     let other = thread::spawn(move || drop(other.clear(ALL)));
     world.begin();
     // A device writes to the page, so that this clear finds it too.
-    world.mmu.guest_writer().write(AddressSpace::NORMAL, Gpa::new(0), &[2]).expect("memory");
+    world
+        .mmu
+        .guest_writer(vellum_mmu::Origin::Device)
+        .write(AddressSpace::NORMAL, Gpa::new(0), &[2])
+        .expect("memory");
     if world.clear(ALL).contains(&0) {
         assert!(!world.try_store(0, 0, 3), "a store after the clear retires unseen");
     }

@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 use vellum_pte::{
     ClearAccessed, ClosedTable, Entry, Format, Gate, Leaf, Level, Opened, PAGE_SHIFT, Pfn, Raw,
-    Replace, Root, Write,
+    Replace, Root, SubPageFormat, SubPageMap, SubPageTables, TableFormat, Write,
 };
 
 /// Which architecture a tiny format is like.
@@ -16,6 +16,8 @@ pub trait Like: Send + Sync + 'static {
     const CLEAR_ACCESSED: ClearAccessed;
     /// log2 of the most root tables that may lie side by side.
     const CONCATENATED_BITS: u32;
+    /// Whether leaves may be partly writable.
+    const SUB_PAGES: SubPageTables;
 }
 
 /// Closed tables are read-only, sizes are exchanged at once, a leaf without A is as good.
@@ -27,6 +29,7 @@ impl Like for LikeX86 {
     const REPLACE: Replace = Replace::AtOnce;
     const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::Passes;
     const CONCATENATED_BITS: u32 = 0;
+    const SUB_PAGES: SubPageTables = SubPageTables::Present;
 }
 
 /// Closed tables are parked, sizes are exchanged by break before make, a leaf without A may fault,
@@ -39,6 +42,7 @@ impl Like for LikeArm {
     const REPLACE: Replace = Replace::BreakFirst;
     const CLEAR_ACCESSED: ClearAccessed = ClearAccessed::MayFault;
     const CONCATENATED_BITS: u32 = 1;
+    const SUB_PAGES: SubPageTables = SubPageTables::None;
 }
 
 /// See [`Like`].
@@ -56,6 +60,7 @@ pub type Arm = Tiny<LikeArm>;
 // | 4     | ACCESSED | leaf        | set by hardware                         |
 // | 5     | PARKED   | VALID = 0   | a closed table, its address kept        |
 // | 6     | FROZEN   | VALID = 0   | a replacement is under way              |
+// | 7     | PARTIAL  | leaf        | sub-page tables decide about stores     |
 // | 63:12 | ADDRESS  | all         | frame                                   |
 const VALID: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -64,6 +69,7 @@ const LEAF: u64 = 1 << 3;
 const ACCESSED: u64 = 1 << 4;
 const PARKED: u64 = 1 << 5;
 const FROZEN: u64 = 1 << 6;
+const PARTIAL: u64 = 1 << 7;
 
 const fn when(condition: bool, bit: u64) -> u64 {
     if condition { bit } else { 0 }
@@ -78,15 +84,17 @@ fn encode_leaf(leaf: Leaf) -> u64 {
         | VALID
         | LEAF
         | when(leaf.write == Write::Storable, WRITE)
-        | when(leaf.write != Write::Denied, LIFTABLE)
+        | when(matches!(leaf.write, Write::Storable | Write::Liftable), LIFTABLE)
+        | when(leaf.write == Write::Partial, PARTIAL)
         | when(leaf.accessed, ACCESSED)
 }
 
 fn decode_leaf(raw: Raw) -> Leaf {
-    let write = match (raw.0 & WRITE != 0, raw.0 & LIFTABLE != 0) {
-        (true, _) => Write::Storable,
-        (false, true) => Write::Liftable,
-        (false, false) => Write::Denied,
+    let write = match raw.0 {
+        bits if bits & WRITE != 0 => Write::Storable,
+        bits if bits & PARTIAL != 0 => Write::Partial,
+        bits if bits & LIFTABLE != 0 => Write::Liftable,
+        _ => Write::Denied,
     };
     Leaf { accessed: raw.0 & ACCESSED != 0, ..Leaf::new(frame(raw), write) }
 }
@@ -96,15 +104,10 @@ impl<A: Like> Tiny<A> {
     const CLOSED: u64 = if Self::PARKS { PARKED } else { VALID };
 }
 
-impl<A: Like> Format for Tiny<A> {
-    const NAME: &'static str = A::NAME;
-    const ADDRESS_BITS: u32 = PAGE_SHIFT + 2;
+impl<A: Like> TableFormat for Tiny<A> {
     const INDEX_BITS: u32 = 1;
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
-    const CLOSED_TABLE: ClosedTable = A::CLOSED_TABLE;
     const REPLACE: Replace = A::REPLACE;
-    const CLEAR_ACCESSED: ClearAccessed = A::CLEAR_ACCESSED;
-    const OPENED: Opened = Opened::KeepsDirty;
 
     fn root(address_bits: u32) -> Option<Root> {
         let of_tables = |levels| PAGE_SHIFT + levels;
@@ -124,6 +127,38 @@ impl<A: Like> Format for Tiny<A> {
         })
     }
 
+    fn is_present(raw: Raw) -> bool {
+        raw.0 & (VALID | PARKED | FROZEN) != 0
+    }
+
+    fn is_storable(raw: Raw) -> bool {
+        raw.0 & (WRITE | PARTIAL) != 0
+    }
+
+    fn open(raw: Raw) -> Raw {
+        match raw.0 & LEAF {
+            0 => Raw(raw.0 & !PARKED | VALID | WRITE),
+            _ => Raw(raw.0 | WRITE),
+        }
+    }
+
+    fn close(raw: Raw) -> Raw {
+        match raw.0 & (LEAF | WRITE) {
+            WRITE => Raw(raw.0 & !(WRITE | VALID) | Self::CLOSED),
+            _ => Raw(raw.0 & !(WRITE | PARTIAL)),
+        }
+    }
+}
+
+impl<A: Like> Format for Tiny<A> {
+    const NAME: &'static str = A::NAME;
+    const ADDRESS_BITS: u32 = PAGE_SHIFT + 2;
+    const CLOSED_TABLE: ClosedTable = A::CLOSED_TABLE;
+    const CLEAR_ACCESSED: ClearAccessed = A::CLEAR_ACCESSED;
+    const OPENED: Opened = Opened::KeepsDirty;
+    const SUB_PAGES: SubPageTables = A::SUB_PAGES;
+    type SubPages = TinySppt;
+
     fn decode(raw: Raw, level: Level) -> Entry {
         if raw.0 & FROZEN != 0 {
             Entry::Frozen { table: frame(raw) }
@@ -137,16 +172,8 @@ impl<A: Like> Format for Tiny<A> {
         }
     }
 
-    fn is_present(raw: Raw) -> bool {
-        raw.0 & (VALID | PARKED | FROZEN) != 0
-    }
-
     fn is_leaf(raw: Raw, _: Level) -> bool {
         raw.0 & LEAF != 0
-    }
-
-    fn is_storable(raw: Raw) -> bool {
-        raw.0 & WRITE != 0
     }
 
     fn is_liftable(raw: Raw) -> bool {
@@ -157,25 +184,73 @@ impl<A: Like> Format for Tiny<A> {
         raw.0 & ACCESSED != 0
     }
 
-    fn open(raw: Raw) -> Raw {
-        match raw.0 & LEAF {
-            0 => Raw(raw.0 & !PARKED | VALID | WRITE),
-            _ => Raw(raw.0 | WRITE),
-        }
-    }
-
-    fn close(raw: Raw) -> Raw {
-        match raw.0 & (LEAF | WRITE) {
-            WRITE => Raw(raw.0 & !(WRITE | VALID) | Self::CLOSED),
-            _ => Raw(raw.0 & !WRITE),
-        }
-    }
-
     fn set_accessed(raw: Raw) -> Raw {
         Raw(raw.0 | ACCESSED)
     }
 
     fn clear_accessed(raw: Raw) -> Raw {
         Raw(raw.0 & !ACCESSED)
+    }
+
+    fn deny(raw: Raw) -> Raw {
+        Raw(raw.0 & !(WRITE | LIFTABLE | PARTIAL))
+    }
+
+    fn lift(raw: Raw) -> Raw {
+        Raw(raw.0 | LIFTABLE)
+    }
+
+    fn is_partial(raw: Raw) -> bool {
+        raw.0 & PARTIAL != 0
+    }
+
+    fn permit_partly(raw: Raw) -> Raw {
+        match A::SUB_PAGES {
+            SubPageTables::Present => Raw(raw.0 | PARTIAL),
+            SubPageTables::None => raw,
+        }
+    }
+}
+
+/// Sub-page tables as small: two levels, then vectors.
+pub struct TinySppt;
+
+impl TableFormat for TinySppt {
+    const INDEX_BITS: u32 = 1;
+    const CACHED_ENTRIES_CARRY_PERMISSIONS: bool = true;
+    const REPLACE: Replace = Replace::AtOnce;
+
+    fn root(address_bits: u32) -> Option<Root> {
+        X86::root(address_bits)
+    }
+
+    fn encode(entry: Entry, _: Level) -> Raw {
+        Raw(match entry {
+            Entry::Table { child, gate: Gate::Open, .. } => child.address() | VALID,
+            Entry::Table { child, gate: Gate::Closed, .. } => child.address(),
+            _ => 0,
+        })
+    }
+
+    fn is_present(raw: Raw) -> bool {
+        raw.0 != 0
+    }
+
+    fn is_storable(raw: Raw) -> bool {
+        raw.0 & VALID != 0
+    }
+
+    fn open(raw: Raw) -> Raw {
+        Raw(raw.0 | VALID)
+    }
+
+    fn close(raw: Raw) -> Raw {
+        Raw(raw.0 & !VALID)
+    }
+}
+
+impl SubPageFormat for TinySppt {
+    fn vector(map: SubPageMap) -> Raw {
+        Raw(u64::from(map.bits()))
     }
 }

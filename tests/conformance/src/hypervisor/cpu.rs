@@ -158,7 +158,10 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
             }
             (Outcome::Mmio, _) => Err(Refused::Unmapped),
             (Outcome::NoBacking, _) => Err(Refused::NoBacking),
-            (Outcome::ReadOnly, _) => Err(Refused::ReadOnly),
+            (
+                Outcome::ReadOnly | Outcome::Emulate | Outcome::Denied(_) | Outcome::Misconfigured,
+                _,
+            ) => Err(Refused::ReadOnly),
             (Outcome::OutOfMemory, _) => Err(Refused::OutOfMemory),
         }
     }

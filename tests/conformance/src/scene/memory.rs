@@ -91,7 +91,9 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
 
     fn device_write(&mut self, space: u16, at: u64, bytes: &[u8]) {
         let (space, at) = (AddressSpace(space), Gpa::new(self.gfn(0).gpa().get() + at));
-        let write = |scene: &mut Self| scene.mmu.guest_writer().write(space, at, bytes);
+        let write = |scene: &mut Self| {
+            scene.mmu.guest_writer(vellum_mmu::Origin::Device).write(space, at, bytes)
+        };
         let written = self.library_that_changes_no_entry(write);
         let expected = self.model.write(space, at, bytes);
         assert_eq!(written.map_err(of_writer), expected, "a device's write at {at}");
@@ -161,7 +163,7 @@ enum Done {
 fn of_writer(error: WriteError) -> Refusal {
     match error {
         WriteError::NoSlot(_) => Refusal::NoSlot,
-        WriteError::ReadOnly(_) => Refusal::ReadOnly,
+        WriteError::ReadOnly(_) | WriteError::Denied(_) => Refusal::ReadOnly,
         WriteError::NoBacking(_) => Refusal::NoBacking,
     }
 }
