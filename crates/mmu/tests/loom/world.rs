@@ -106,6 +106,7 @@ impl<F: Format> World<F> {
             address_bits: Some(guest.address_bits()),
             accessed: guest.accessed,
             broken: plan.broken,
+            ..Config::default()
         };
         let mmu = Mmu::new(Embed(hardware.clone()), config).expect("memory");
         for slot in &slots {
