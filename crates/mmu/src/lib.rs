@@ -4,9 +4,12 @@
 //! the tables of one VM ([`Mmu`]) and tells which pages changed; the hypervisor brings frames,
 //! shoot-downs and backing memory ([`Embedder`]) and calls [`Vcpu::fault`] from its exit handler.
 //!
-//! What it supports: memslots, 4 KiB mappings in Intel EPT and AMD NPT format, parallel faults,
-//! a dirty log that is harvested page by page ([`Protect::Pages`]) or with write-protect-all in
-//! O(1) ([`Mmu::write_protect_all`]), and writes that no vCPU makes ([`GuestWriter`]).
+//! What it supports: memslots; mappings of 4 KiB, 2 MiB and 1 GiB in Intel EPT, AMD NPT and Arm
+//! stage-2 format; parallel faults; a dirty log that is harvested page by page
+//! ([`Protect::Pages`]), range by range ([`Mmu::clear_dirty`]) or with write-protect-all in O(1)
+//! ([`Mmu::write_protect_all`]); page tracking with listeners ([`Mmu::track`], [`Mmu::listen`]);
+//! permissions for 128-byte sub-pages ([`Mmu::set_sub_pages`]); and writes that no vCPU makes
+//! ([`GuestWriter`]).
 //!
 //! What it promises, under these names throughout its code and docs:
 //!
@@ -22,7 +25,11 @@
 //! - **T2 Tables outlive their readers.**
 //! - **F1 A flush is a value**, paid before frames are released.
 //! - **F2 Another's debt is mine.** A shoot-down is skipped only if none is outstanding anywhere.
-//! - **M1 Memory follows use.** Marking dirty never fails and never allocates.
+//! - **P1 Counts never lie.** Tracking counts neither wrap nor go below 0; a refused change leaves
+//!   them as they were.
+//! - **S1 Denied stays denied.** No path lets a vCPU or a [`GuestWriter`] write a denied sub-page.
+//! - **M1 Memory follows use.** Metadata of a feature costs nothing until it is used, and grows with
+//!   the pages used. Marking dirty never fails and never allocates.
 //!
 //! ```
 //! # #[cfg(not(loom))] {

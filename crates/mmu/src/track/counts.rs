@@ -36,7 +36,7 @@ impl TrackCounts {
         self.modes[mode as usize].get(page)
     }
 
-    /// Whether any page of these is tracked, in a mode that forbids stores.
+    /// Whether any page of these is tracked.
     pub(crate) fn any(&self, pages: Range<u64>) -> bool {
         self.modes.iter().any(|counts| counts.any(pages.clone()))
     }
