@@ -93,6 +93,7 @@ pub(crate) fn ended(status: Status) -> Option<(Ended, String)> {
         Status::ShutDown(ShutdownReason::Other(number)) => {
             (Ended::Failed, format!("the guest shut down for its reason {number}"))
         }
+        Status::Denied(store) => (Ended::Failed, format!("the guest cannot go on: {store}")),
         Status::Failed(failure) => (Ended::Failed, format!("the guest cannot go on: {failure}")),
         Status::Panicked { hart } => (Ended::Failed, format!("the thread of hart {hart} panicked")),
     })

@@ -7,11 +7,13 @@ use crate::port::{Hub, Port, PortError, ShootDown};
 pub use crate::ram::{PageSize, Place};
 use crate::ram::{RAM_BASE, Ram};
 use crate::walker::{AccessFlags, Regime, Walk, WalkedFormat};
+use std::sync::Arc;
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{Layout, Region};
 #[cfg(feature = "breaks")]
 use vellum_mmu::Break;
-use vellum_mmu::{AccessedBits, Config, Invalidation, Mmu, SlotSpec};
+pub use vellum_mmu::SubPageHardware;
+use vellum_mmu::{AccessedBits, Config, GuestMemory, Invalidation, Mmu, SlotSpec};
 use vellum_pte::{AddressSpace, Gfn, GfnRange, PAGE_SHIFT, PAGE_SIZE, SlotId};
 
 /// What a board is to have.
@@ -30,6 +32,8 @@ pub struct BoardConfig {
     pub flags: AccessFlags,
     /// How shoot-downs are made.
     pub shoot_down: ShootDown,
+    /// Whether its processors have sub-page write permissions, where the format has tables for them.
+    pub sub_pages: SubPageHardware,
     /// How many table frames it may have, if there is a limit.
     pub frame_limit: Option<u64>,
     /// A deliberate bug.
@@ -51,7 +55,7 @@ impl BoardConfig {
     }
 
     /// These memslots, in one address space more than the highest they name; small pages, A and D by
-    /// hardware, and the best shoot-down of this host.
+    /// hardware, sub-page permissions where the format has them, and the best shoot-down of this host.
     #[must_use]
     pub fn with_regions(regions: Vec<Region>) -> Self {
         let spaces = regions.iter().map(|region| region.space.0.saturating_add(1));
@@ -63,6 +67,7 @@ impl BoardConfig {
             pages: PageSize::default(),
             flags: AccessFlags::default(),
             shoot_down: ShootDown::best(),
+            sub_pages: SubPageHardware::Present,
             frame_limit: None,
             #[cfg(feature = "breaks")]
             broken: None,
@@ -72,7 +77,7 @@ impl BoardConfig {
 
 /// RAM and the second-stage tables that translate to it, spelt as `F`.
 pub struct Board<F: WalkedFormat> {
-    mmu: Mmu<F, BoardEmbedder>,
+    mmu: Arc<Mmu<F, BoardEmbedder>>,
     layout: Layout,
     regime: Regime,
 }
@@ -93,7 +98,7 @@ impl<F: WalkedFormat> Board<F> {
         let told = Regime { level, address_bits, flags: config.flags };
         let regime = F::Walker::accept(told);
         let regime = regime.ok_or(BoardError::Regime { format: F::NAME, regime: told })?;
-        let board = Self { mmu, layout, regime };
+        let board = Self { mmu: Arc::new(mmu), layout, regime };
         board.layout.regions().iter().try_for_each(|region| board.create_slot(*region))?;
         Ok(board)
     }
@@ -123,6 +128,12 @@ impl<F: WalkedFormat> Board<F> {
     #[must_use]
     pub fn mmu(&self) -> &Mmu<F, BoardEmbedder> {
         &self.mmu
+    }
+
+    /// The library, for whoever outlives this: a listener's registration that holds the VM.
+    #[must_use]
+    pub fn shared_mmu(&self) -> Arc<Mmu<F, BoardEmbedder>> {
+        Arc::clone(&self.mmu)
     }
 
     /// What it brings to the library.
@@ -189,8 +200,9 @@ fn mmu_config(config: &BoardConfig, address_bits: u32) -> Config {
             AccessFlags::ByHardware => AccessedBits::Set,
             AccessFlags::BySoftware => AccessedBits::NotSet,
         },
+        sub_pages: config.sub_pages,
+        memory: GuestMemory::Open,
         #[cfg(feature = "breaks")]
         broken: config.broken,
-        ..Config::default()
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 pub(crate) mod plain;
 
+use crate::emulation::EmulatedStore;
+use vellum_mmu::Denial;
 use vellum_pte::{Gfn, Gpa};
 
 /// How many bytes an access has.
@@ -29,6 +31,12 @@ impl Width {
             Self::Double => 8,
         }
     }
+
+    /// The same, for slices.
+    #[allow(clippy::cast_possible_truncation, reason = "at most eight")]
+    pub(crate) const fn len(self) -> usize {
+        self.bytes() as usize
+    }
 }
 
 /// Why an access did not happen. Nothing was read or written, so it can be restarted.
@@ -40,10 +48,17 @@ pub enum BusError {
     /// The memslot or its backing is read-only.
     #[error("memory at {0} is read-only")]
     ReadOnly(Gpa),
+    /// The page is tracked, or its sub-pages have permissions of their own, and the store is not the
+    /// processor's to make: see [`Bus::emulate_store`].
+    #[error("a store at {0} is to be emulated")]
+    Emulate(Gpa),
+    /// The map of the page's sub-pages forbids a byte of the store. It succeeds once the map does not.
+    #[error("the map {map} of its page forbids a store at {gpa}", gpa = .0.gpa, map = .0.map)]
+    Denied(Denial),
     /// No frame for a page table could be had: the guest may go on later.
     #[error("no memory for page tables while accessing {0}")]
     OutOfMemory(Gpa),
-    /// The page tables hold an entry that no correct software writes. Hardware stops the machine.
+    /// The page tables, or those of sub-page permissions, hold an entry that no correct software writes. Hardware stops the machine.
     #[error("the page tables are misconfigured at {0}")]
     Misconfigured(Gpa),
     /// The page tables map the address by a leaf of another size than a translation that is still
@@ -63,7 +78,7 @@ pub trait Bus {
     /// Stores the low `width` bytes of `value`. May cross a page; then it is not atomic.
     ///
     /// # Errors
-    /// [`BusError`]; nothing was written, unless the store crosses a page and its first part was.
+    /// [`BusError`]; nothing was written.
     fn store(&mut self, gpa: Gpa, width: Width, value: u64) -> Result<(), BusError>;
 
     /// A real atomic compare-exchange of an aligned [`Width::Word`] or [`Width::Double`]: stores
@@ -78,6 +93,38 @@ pub trait Bus {
         expected: u64,
         new: u64,
     ) -> Result<u64, BusError>;
+
+    /// Makes a store that ended as [`BusError::Emulate`], for the instruction `by`. The default is for
+    /// memory that answers none so.
+    ///
+    /// # Errors
+    /// [`BusError`]; nothing was written.
+    fn emulate_store(
+        &mut self,
+        by: EmulatedStore,
+        gpa: Gpa,
+        width: Width,
+        value: u64,
+    ) -> Result<(), BusError> {
+        let _ = by;
+        self.store(gpa, width, value)
+    }
+
+    /// Makes a compare-exchange of `(expected, new)` that ended as [`BusError::Emulate`], for the
+    /// instruction `by`. It is as atomic as any other. The default is as above.
+    ///
+    /// # Errors
+    /// [`BusError`]; nothing was written.
+    fn emulate_compare_exchange(
+        &mut self,
+        by: EmulatedStore,
+        gpa: Gpa,
+        width: Width,
+        (expected, new): (u64, u64),
+    ) -> Result<u64, BusError> {
+        let _ = by;
+        self.compare_exchange(gpa, width, expected, new)
+    }
 
     /// Copies a page of instructions out.
     ///

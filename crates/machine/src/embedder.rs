@@ -1,11 +1,18 @@
 //! What the software machine brings as the library's embedder.
 
+use crate::emulation;
 use crate::frames::{self, Frames};
 use crate::port::{self, Hub};
 use crate::ram::{HostPage, Ram};
 use crate::rseq::membarrier;
-use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, NoBacking, Scope};
+use std::num::NonZeroU64;
+use vellum_mmu::{Backing, BackingWrite, CallerId, Embedder, Frame, GuestPage, NoBacking, Scope};
 use vellum_pte::{Gfn, Gpa};
+
+thread_local! {
+    /// Of no value: its address tells one thread from the others that run.
+    static CALLER: u8 = const { 0 };
+}
 
 /// RAM, frames and shoot-down of one board.
 #[derive(Debug)]
@@ -80,8 +87,20 @@ impl Embedder for BoardEmbedder {
         Some(Backing { frame, write: BackingWrite::Allowed, largest })
     }
 
+    /// Where an emulated compare-exchange is under way, this is its moment. One that memory refuses
+    /// has written nothing, which the library knows under one name only.
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking> {
-        self.ram.write(home(page), offset, bytes).map_err(|_| NoBacking)
+        let Some(expected) = emulation::expected() else {
+            return self.ram.write(home(page), offset, bytes).map_err(|_| NoBacking);
+        };
+        let held = self.ram.compare_exchange(home(page), offset, expected, bytes);
+        let held = held.map_err(|_| NoBacking)?;
+        emulation::found(held);
+        if held == expected { Ok(()) } else { Err(NoBacking) }
+    }
+
+    fn caller(&self) -> Option<CallerId> {
+        CALLER.with(|mine| NonZeroU64::new(std::ptr::from_ref(mine).addr() as u64).map(CallerId))
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`machine`] | a board and a thread for each hart: pause, resume, save, restore |
 //! | [`board`] | RAM, second-stage tables, memory ports: a machine without vCPUs |
 //! | [`port`] | one vCPU's memory: TLB, walks, faults, shoot-down |
+//! | [`emulation`] | whose store is being emulated, for listeners |
 //! | [`walker`] | table walkers by the processors' manuals |
 //! | `ram` | guest RAM: aligned for huge leaves, and pages that move |
 //! | [`frames`] | table frames and their quarantine |
@@ -18,6 +19,7 @@ pub mod board;
 pub mod bus;
 pub mod elf;
 pub mod embedder;
+pub mod emulation;
 pub mod error;
 pub mod frames;
 pub mod guests;

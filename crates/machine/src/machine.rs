@@ -8,22 +8,24 @@ mod console;
 mod drive;
 mod gate;
 mod state;
+mod status;
 
 pub use console::ConsoleSink;
 pub use state::{MAX_HARTS, MachineState, MachineStateError};
+pub use status::{DeniedStore, HartFailure, Status};
 
-use crate::board::{Board, BoardConfig};
+use crate::board::{Board, BoardConfig, SubPageHardware};
 use crate::elf::{Image, PlaceError};
 use crate::error::BoardError;
 use crate::port::{PortError, ShootDown};
 use crate::ram::{PageSize, RAM_BASE};
-use crate::sbi::{Parameter, ShutdownReason};
-use crate::vcpu::{Exit, Hart, HartState};
+use crate::sbi::Parameter;
+use crate::vcpu::{Hart, HartState};
 use crate::walker::{AccessFlags, WalkedFormat};
 use clock::Clock;
 use gate::{Gate, Run, Start};
 use state::{SavedHart, Started};
-use std::fmt;
+use status::Ended;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +33,7 @@ use std::thread::JoinHandle;
 use vellum_memory::guest::{Bytes, GuestAddress};
 #[cfg(feature = "breaks")]
 use vellum_mmu::Break;
-use vellum_pte::{Gpa, PAGE_SIZE};
+use vellum_pte::PAGE_SIZE;
 
 /// What a machine is to have.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,13 +52,16 @@ pub struct MachineConfig {
     pub flags: AccessFlags,
     /// How shoot-downs are made.
     pub shoot_down: ShootDown,
+    /// Whether its processors have sub-page write permissions, where the format has tables for them.
+    pub sub_pages: SubPageHardware,
     /// A deliberate bug.
     #[cfg(feature = "breaks")]
     pub broken: Option<Break>,
 }
 
 impl MachineConfig {
-    /// With seed 0, word 0, small pages, A and D by hardware, and this host's best shoot-down.
+    /// With seed 0, word 0, small pages, A and D by hardware, this host's best shoot-down, and
+    /// sub-page permissions where the format has them.
     #[must_use]
     pub fn new(memory: u64, vcpus: usize) -> Self {
         Self {
@@ -67,6 +72,7 @@ impl MachineConfig {
             pages: PageSize::default(),
             flags: AccessFlags::default(),
             shoot_down: ShootDown::best(),
+            sub_pages: SubPageHardware::Present,
             #[cfg(feature = "breaks")]
             broken: None,
         }
@@ -94,68 +100,6 @@ pub enum MachineError {
     /// The image is not for this machine's RAM.
     #[error(transparent)]
     Image(#[from] PlaceError<vm_memory::GuestMemoryError>),
-}
-
-/// What a machine does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Status {
-    /// Nothing, until it is resumed.
-    Paused,
-    /// It runs.
-    Running,
-    /// The guest shut it down: it will not run any more.
-    ShutDown(ShutdownReason),
-    /// A hart could not go on: the machine will not run any more.
-    Failed(HartFailure),
-    /// A hart's thread panicked, which is a mistake in this program.
-    Panicked {
-        /// Its number.
-        hart: u64,
-    },
-}
-
-/// Which hart could not go on, where, and why.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HartFailure {
-    /// Its number.
-    pub hart: u64,
-    /// The instruction.
-    pub pc: Gpa,
-    /// What happened there.
-    pub exit: Exit,
-}
-
-impl fmt::Display for HartFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hart {} at {}: ", self.hart, self.pc)?;
-        match self.exit {
-            Exit::Illegal { word, .. } => write!(f, "{word:#010x} is no instruction"),
-            Exit::Breakpoint => write!(f, "a breakpoint"),
-            Exit::Misaligned { address } => write!(f, "{address} is not aligned"),
-            Exit::Fault(error) => write!(f, "{error}"),
-            Exit::Budget | Exit::Ecall | Exit::Wfi => write!(f, "{:?}", self.exit),
-        }
-    }
-}
-
-impl std::error::Error for HartFailure {}
-
-/// Why a machine runs no more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ended {
-    ShutDown(ShutdownReason),
-    Failed(HartFailure),
-    Panicked { hart: u64 },
-}
-
-impl From<Ended> for Status {
-    fn from(ended: Ended) -> Self {
-        match ended {
-            Ended::ShutDown(reason) => Self::ShutDown(reason),
-            Ended::Failed(failure) => Self::Failed(failure),
-            Ended::Panicked { hart } => Self::Panicked { hart },
-        }
-    }
 }
 
 /// Why a machine's state could not be saved or restored. The machine is as it was.
@@ -304,13 +248,13 @@ impl<F: WalkedFormat> Machine<F> {
         }
     }
 
-    /// Starts the harts, or lets them run on.
+    /// Starts the harts, or lets them run on; a hart whose store was denied tries it again.
     pub fn resume(&self) {
         let _turning = self.turning();
         if self.shared.gate.is_paused() {
             self.shared.clock.resume();
-            self.shared.gate.resume();
         }
+        self.shared.gate.resume();
     }
 
     /// What it does now.
@@ -318,6 +262,14 @@ impl<F: WalkedFormat> Machine<F> {
     pub fn status(&self) -> Status {
         match self.shared.gate.ended() {
             Some(ended) => ended.into(),
+            None => self.standing(),
+        }
+    }
+
+    /// What it does, if it has not ended.
+    fn standing(&self) -> Status {
+        match self.shared.gate.denied() {
+            Some(store) => Status::Denied(store),
             None if self.shared.gate.is_paused() => Status::Paused,
             None => Status::Running,
         }
@@ -468,6 +420,7 @@ fn board_config(config: &MachineConfig) -> Result<BoardConfig, MachineError> {
         pages: config.pages,
         flags: config.flags,
         shoot_down: config.shoot_down,
+        sub_pages: config.sub_pages,
         #[cfg(feature = "breaks")]
         broken: config.broken,
         ..board

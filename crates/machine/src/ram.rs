@@ -4,15 +4,19 @@ mod away;
 mod mapping;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use crate::error::RamError;
 use away::{Away, LEFT_BEHIND, Spare};
 use mapping::Mapping;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use vellum_memory::Layout;
-use vellum_memory::guest::{Bytes, PAGE_BYTES, read_page, write_page};
+use vellum_memory::guest::{PAGE_BYTES, read_page, write_page};
 use vellum_pte::{Gfn, GfnRange, Level, PAGE_SIZE, Pfn};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice,
+};
+use words::{exchange_double, exchange_word, write_at_once};
 
 /// Where RAM begins, as on the usual RISC-V boards.
 pub const RAM_BASE: Gfn = Gfn::new(0x8000_0000 / PAGE_SIZE);
@@ -127,16 +131,43 @@ impl Ram {
         Some(HostPage { frame: Pfn::of_address(host), largest: size.level() })
     }
 
-    /// Writes into a page from `offset` on, wherever it is. `bytes` end in the page.
+    /// Writes into a page from `offset` on, wherever it is. `bytes` end in the page. One, two, four or
+    /// eight of them at a multiple of that are written at once, as a processor stores them.
     pub(crate) fn write(&self, gfn: Gfn, offset: u64, bytes: &[u8]) -> Result<(), RamError> {
-        // Held until it is written: a page that moved meanwhile would lose it.
+        self.with_bytes(gfn, offset, bytes.len(), |at| write_at_once(&at, bytes))
+    }
+
+    /// Compares four or eight bytes, at a multiple of that in a page, with the low bytes of `expected`,
+    /// and if they are the same puts `new` there. Says what they were.
+    pub(crate) fn compare_exchange(
+        &self,
+        gfn: Gfn,
+        offset: u64,
+        expected: u64,
+        new: &[u8],
+    ) -> Result<u64, RamError> {
+        let exchanged = self.with_bytes(gfn, offset, new.len(), |at| match new.try_into() {
+            Ok(new) => exchange_double(&at, expected, u64::from_le_bytes(new)),
+            Err(_) => exchange_word(&at, expected, new.try_into().ok()?),
+        });
+        exchanged?.ok_or(RamError::NoRam(gfn))
+    }
+
+    /// Gives `act` some bytes of a page, wherever it is.
+    fn with_bytes<T>(
+        &self,
+        gfn: Gfn,
+        offset: u64,
+        count: usize,
+        act: impl FnOnce(VolatileSlice<'_>) -> T,
+    ) -> Result<T, RamError> {
+        // Held until it is done: a page that moved meanwhile would lose it.
         let away = self.away();
         if let (Some(page), Ok(offset)) = (away.page(gfn), usize::try_from(offset)) {
-            page.write(offset, bytes);
-            return Ok(());
+            return page.slice(offset, count).map(act).ok_or(RamError::NoRam(gfn));
         }
         let at = GuestAddress(gfn.gpa().get() + offset);
-        self.memory.write_slice(bytes, at).map_err(|_| RamError::NoRam(gfn))
+        self.memory.get_slice(at, count).map(act).map_err(|_| RamError::NoRam(gfn))
     }
 
     /// Moves the memory behind a page to another frame, or back. Nobody may have a translation.

@@ -7,6 +7,7 @@
 //! | `decode` | words to that form (RISC-V unprivileged specification, 20191213) |
 //! | `code` | a page of instructions, decoded once, and the cache of such pages |
 //! | `execute` | the loop, and what guests do most |
+//! | `emulate` | instructions whose store is not the processor's to make |
 //! | `reg` | the registers, by the names of the calling convention |
 //! | `rare` | division, word forms, counters, the system instructions |
 //! | `atomic` | LR, SC and AMO as compare-exchanges of the host |
@@ -18,6 +19,7 @@
 mod atomic;
 mod code;
 mod decode;
+mod emulate;
 mod execute;
 mod op;
 mod rare;
@@ -34,6 +36,9 @@ use code::Code;
 use execute::{Core, Left};
 pub use reg::Reg;
 pub use state::{HartState, StateError};
+
+/// How long each instruction is, in bytes.
+pub const INSTRUCTION_BYTES: u8 = 4;
 
 /// Why a hart came back. But for [`Exit::Budget`] and [`Exit::Wfi`] the program counter is at the
 /// instruction named, and nothing of it has happened: it can be restarted.

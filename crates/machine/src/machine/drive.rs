@@ -1,13 +1,14 @@
 //! What a hart's thread does.
 
 use super::gate::{Start, Turn};
-use super::{Ended, HartFailure, Shared};
+use super::{DeniedStore, Ended, HartFailure, Shared};
 use crate::bus::BusError;
 use crate::port::Port;
 use crate::sbi::{self, After, HartStatus, Parameter, Platform, StartError};
-use crate::vcpu::{Exit, Hart};
+use crate::vcpu::{Exit, Hart, INSTRUCTION_BYTES};
 use crate::walker::WalkedFormat;
 use std::sync::atomic::Ordering;
+use vellum_mmu::Denial;
 use vellum_pte::Gpa;
 
 /// Instructions between two looks at the gate: some tens of microseconds.
@@ -75,12 +76,21 @@ fn follow<F: WalkedFormat>(
         Exit::Ecall => call(shared, turn, hart, port),
         // Memory for page tables may be there later; the instruction is restarted.
         Exit::Wfi | Exit::Fault(BusError::OutOfMemory(_)) => Some(Next::Rest),
+        Exit::Fault(BusError::Denied(denial)) => {
+            shared.gate.deny(denied_store(hart, denial));
+            Some(Next::Wait)
+        }
         Exit::Illegal { .. } | Exit::Breakpoint | Exit::Misaligned { .. } | Exit::Fault(_) => {
             let failure = HartFailure { hart: hart.id(), pc: hart.pc(), exit };
             shared.gate.end(Ended::Failed(failure));
             Some(Next::Wait)
         }
     }
+}
+
+fn denied_store(hart: &Hart, denial: Denial) -> DeniedStore {
+    let Denial { gpa, map } = denial;
+    DeniedStore { hart: hart.id(), pc: hart.pc(), length: INSTRUCTION_BYTES, gpa, map }
 }
 
 fn call<F: WalkedFormat>(

@@ -1,7 +1,7 @@
 //! Who may run: harts enter for a turn and leave it at an instruction boundary; a pause waits
 //! until nobody is inside.
 
-use crate::machine::Ended;
+use crate::machine::{DeniedStore, Ended};
 use crate::sbi::{HartStatus, StartError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -42,12 +42,14 @@ struct Inner {
     /// Harts inside a turn.
     active: usize,
     runs: Vec<Run>,
+    /// Nobody runs until the machine is resumed.
+    denied: Option<DeniedStore>,
     ended: Option<Ended>,
 }
 
 impl Inner {
     fn is_running(&self) -> bool {
-        self.phase == Phase::Running && self.ended.is_none()
+        self.phase == Phase::Running && self.denied.is_none() && self.ended.is_none()
     }
 }
 
@@ -75,7 +77,7 @@ impl Gate {
     /// Paused, all harts stopped.
     pub(super) fn new(harts: usize) -> Self {
         let runs = vec![Run::Stopped; harts];
-        let inner = Inner { phase: Phase::Paused, active: 0, runs, ended: None };
+        let inner = Inner { phase: Phase::Paused, active: 0, runs, denied: None, ended: None };
         Self {
             inner: Mutex::new(inner),
             changed: Condvar::new(),
@@ -118,7 +120,22 @@ impl Gate {
     }
 
     pub(super) fn resume(&self) {
-        self.turn_to(Phase::Running);
+        let mut inner = self.inner();
+        inner.phase = Phase::Running;
+        inner.denied = None;
+        self.announce(&inner);
+    }
+
+    /// A hart stands at a store that is denied: all stand still until the machine is resumed. The
+    /// first such store counts; another hart's is tried again with it.
+    pub(super) fn deny(&self, store: DeniedStore) {
+        let mut inner = self.inner();
+        inner.denied.get_or_insert(store);
+        self.announce(&inner);
+    }
+
+    pub(super) fn denied(&self) -> Option<DeniedStore> {
+        self.inner().denied
     }
 
     pub(super) fn close(&self) {
@@ -149,6 +166,7 @@ impl Gate {
     pub(super) fn restore(&self, runs: Vec<Run>, ended: Option<Ended>) {
         let mut inner = self.inner();
         inner.runs = runs;
+        inner.denied = None;
         inner.ended = ended;
     }
 

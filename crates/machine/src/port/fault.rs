@@ -6,9 +6,11 @@ use super::local_flush::flushed_by;
 use super::sizes::Sizes;
 use super::window::Target;
 use crate::bus::BusError;
-use crate::walker::{AfterFault, Request, Translation, Violation, Walk, WalkedFormat, walk};
+use crate::walker::{
+    AfterFault, Request, SppFailure, Translation, Violation, Walk, WalkedFormat, walk,
+};
 use vellum_mmu::{Access, Outcome};
-use vellum_pte::{Gfn, Gpa};
+use vellum_pte::{Gfn, Gpa, SubPageEvent};
 
 /// What came of looking an address up: the walk's end, and its epoch.
 pub(super) type Found = (u64, Result<Translation, Refused>);
@@ -75,7 +77,7 @@ impl<F: WalkedFormat> Port<'_, F> {
 
     fn walk(&mut self, part: Part) -> (u64, Result<Translation, Violation>) {
         let Part { gpa, bytes, access } = part;
-        let (root, regime, spp_root) = (self.root, self.regime, None);
+        let (root, regime, spp_root) = (self.root, self.regime, self.spp_root);
         let cache = &mut self.cache;
         self.window.walking(|epoch| {
             let request = Request { root, regime, gpa, access, bytes, spp_root, epoch };
@@ -95,34 +97,50 @@ impl<F: WalkedFormat> Port<'_, F> {
     }
 
     pub(super) fn resolve(&mut self, part: Part, why: Refused) -> Result<(), BusError> {
-        let Part { gpa, access, .. } = part;
+        let gpa = part.gpa;
         if why == Refused::ByTables(Violation::Misconfigured) {
             return Err(BusError::Misconfigured(gpa));
         }
-        match self.fault(gpa, access) {
+        match self.exit(part, why) {
             Outcome::Mapped | Outcome::Spurious => Ok(()),
             Outcome::Retry => {
                 std::thread::yield_now();
                 Ok(())
             }
+            Outcome::Emulate => {
+                self.enter_with_sub_pages();
+                Err(BusError::Emulate(gpa))
+            }
+            Outcome::Denied(denial) => Err(BusError::Denied(denial)),
             Outcome::Mmio | Outcome::NoBacking => Err(BusError::Unmapped(gpa)),
-            Outcome::ReadOnly | Outcome::Emulate | Outcome::Denied(_) => Err(BusError::ReadOnly(gpa)),
-            Outcome::Misconfigured => Err(BusError::Misconfigured(gpa)),
+            Outcome::ReadOnly => Err(BusError::ReadOnly(gpa)),
             Outcome::Misconfigured => Err(BusError::Misconfigured(gpa)),
             Outcome::OutOfMemory => Err(BusError::OutOfMemory(gpa)),
         }
     }
 
-    /// Has the library handle a fault, and forgets what the processor forgets: by itself before, or
+    /// Sub-page permissions may have been activated since this processor entered the guest: the entry
+    /// after this exit gives it SPPTP.
+    fn enter_with_sub_pages(&mut self) {
+        self.spp_root = self.spp_root.or_else(|| self.mmu.sub_page_root(self.space));
+    }
+
+    /// Has the library handle an exit, and forgets what the processor forgets: by itself before, or
     /// as it was told meanwhile.
-    fn fault(&mut self, gpa: Gpa, access: Access) -> Outcome {
+    fn exit(&mut self, part: Part, why: Refused) -> Outcome {
+        let Part { gpa, access, .. } = part;
         let (vcpu, space) = (&mut self.vcpu, self.space);
         match F::Walker::AFTER_FAULT {
             AfterFault::Nothing => {
                 self.tlb.forget(gpa.gfn());
                 self.partial.forget(gpa.gfn());
                 self.cache.forget(gpa);
-                vcpu.fault(space, gpa, access)
+                match why {
+                    Refused::ByTables(Violation::Spp(failure)) => {
+                        vcpu.sub_page_event(space, gpa, event(failure))
+                    }
+                    _ => vcpu.fault(space, gpa, access),
+                }
             }
             AfterFault::Everything => {
                 let (outcome, flushed) = flushed_by(|| vcpu.fault(space, gpa, access));
@@ -138,6 +156,14 @@ impl<F: WalkedFormat> Port<'_, F> {
         self.partial.forget(gpa.gfn());
         self.cache.forget(gpa);
         self.refusals.iter_mut().for_each(|held| held.forget(gpa.gfn()));
+    }
+}
+
+/// What VM exit 66 says.
+fn event(failure: SppFailure) -> SubPageEvent {
+    match failure {
+        SppFailure::Miss => SubPageEvent::Miss,
+        SppFailure::Misconfigured => SubPageEvent::Misconfiguration,
     }
 }
 

@@ -7,6 +7,8 @@
 //!           walk: tables, walk cache, A and D                         (walker)
 //!             | violation
 //!           the library's fault, then from the start                  (fault)
+//!             | the store is not the processor's to make
+//!           whoever decodes the instruction makes it                  (emulate)
 //! ```
 //!
 //! Translations are kept until the epoch moves on, and used meanwhile even if the tables say
@@ -15,6 +17,7 @@
 //! [`flush_local`](vellum_mmu::Embedder::flush_local) (`refusals`), and an address with leaves of two
 //! sizes in one epoch stops the machine (`sizes`).
 
+mod emulate;
 mod fault;
 mod host;
 mod line;
@@ -36,6 +39,7 @@ pub use shoot_down::ShootDown;
 
 use crate::bus::{Bus, BusError, Width};
 use crate::embedder::BoardEmbedder;
+use crate::emulation::EmulatedStore;
 use crate::walker::{AfterFault, Regime, TwoSizes, Walk, WalkCache, WalkedFormat};
 use fault::Part;
 use partial::PartialTlb;
@@ -59,6 +63,8 @@ pub struct Port<'b, F: WalkedFormat> {
     window: Window<'b>,
     space: AddressSpace,
     root: Pfn,
+    /// The root of the sub-page permission table, once the processor was given it.
+    spp_root: Option<Pfn>,
     regime: Regime,
     mmu: &'b Mmu<F, BoardEmbedder>,
     vcpu: Vcpu<'b, F, BoardEmbedder>,
@@ -92,6 +98,7 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
             window: Window::new(mmu.embedder().hub()),
             space,
             root,
+            spp_root: mmu.sub_page_root(space),
             regime,
             mmu,
             vcpu,
@@ -105,6 +112,7 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
     pub fn enter_space(&mut self, space: AddressSpace) -> Result<(), PortError> {
         self.root = self.mmu.root(space).ok_or(PortError::NoSuchSpace(space))?;
         self.space = space;
+        self.spp_root = self.mmu.sub_page_root(space);
         self.tlb.clear();
         self.partial.clear();
         self.cache.clear();
@@ -181,6 +189,26 @@ impl<F: WalkedFormat> Bus for Port<'_, F> {
             return Ok(held);
         }
         self.until_stored(gpa, width, |port, at| port.window.compare_exchange(at, width, exchange))
+    }
+
+    fn emulate_store(
+        &mut self,
+        by: EmulatedStore,
+        gpa: Gpa,
+        width: Width,
+        value: u64,
+    ) -> Result<(), BusError> {
+        Port::emulate_store(self, by, gpa, width, value)
+    }
+
+    fn emulate_compare_exchange(
+        &mut self,
+        by: EmulatedStore,
+        gpa: Gpa,
+        width: Width,
+        exchange: (u64, u64),
+    ) -> Result<u64, BusError> {
+        Port::emulate_compare_exchange(self, by, gpa, width, exchange)
     }
 
     fn fetch(&mut self, gfn: Gfn, into: &mut [u32; 1024]) -> Result<(), BusError> {

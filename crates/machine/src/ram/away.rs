@@ -4,7 +4,7 @@ use crate::error::RamError;
 use std::collections::BTreeMap;
 use vellum_memory::guest::{PAGE_BYTES, Page};
 use vellum_pte::{Gfn, GfnRange, Pfn};
-use vm_memory::{Bytes, MmapRegion, VolatileMemory};
+use vm_memory::{Bytes, MmapRegion, VolatileMemory, VolatileSlice};
 
 /// What is left behind where a page was, in each byte.
 pub(super) const LEFT_BEHIND: u8 = 0xa5;
@@ -72,6 +72,11 @@ impl Spare {
         let mut bytes = [0; PAGE_BYTES];
         self.0.as_volatile_slice().copy_to(&mut bytes);
         bytes
+    }
+
+    /// Some bytes, if they are in the page.
+    pub(super) fn slice(&self, offset: usize, count: usize) -> Option<VolatileSlice<'_>> {
+        self.0.as_volatile_slice().subslice(offset, count).ok()
     }
 
     /// Writes `bytes` from `offset` on, as far as they are in the page.

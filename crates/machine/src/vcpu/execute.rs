@@ -4,9 +4,11 @@
 use vellum_pte::{Gpa, PAGE_SIZE};
 
 use super::code::CodePage;
+use super::emulate::Emulator;
 use super::op::{Kind, Op, SINK};
 use super::{Exit, HartState};
 use crate::bus::{Bus, BusError, Width};
+use crate::emulation::EmulatedStore;
 
 /// A hart's own state.
 #[derive(Debug)]
@@ -119,6 +121,10 @@ impl Core {
         while let Some(&op) = page.ops.get(at) {
             let flow = match self.step(op, base + bytes(at), bus) {
                 Ok(flow) => flow,
+                Err(Stop::Before(Exit::Fault(BusError::Emulate(_)))) => {
+                    self.leave(base, first, at);
+                    return self.emulate(op, bus);
+                }
                 Err(stop) => return self.stop(base, first, at, stop),
             };
             at += 1;
@@ -160,6 +166,25 @@ impl Core {
     fn leave(&mut self, base: u64, first: usize, at: usize) {
         self.instret += (at - first) as u64;
         self.pc = base.wrapping_add(bytes(at));
+    }
+
+    /// Does the instruction at the program counter, whose store is not the processor's to make, in
+    /// place of the processor. After an error nothing of it has happened.
+    #[cold]
+    fn emulate<B: Bus>(&mut self, op: Op, bus: &mut B) -> Result<Left, Exit> {
+        // Machines have far fewer harts.
+        let hart = u32::try_from(self.id).unwrap_or(u32::MAX);
+        let by = EmulatedStore { hart, pc: Gpa::new(self.pc) };
+        match self.step(op, self.pc, &mut Emulator { bus, by }) {
+            // No instruction that stores jumps.
+            Ok(_) => {
+                self.instret += 1;
+                self.pc = self.pc.wrapping_add(bytes(1));
+                Ok(Left::Page)
+            }
+            Err(Stop::Before(exit) | Stop::Behind(exit)) => Err(exit),
+            Err(Stop::Refetch) => Ok(Left::Code),
+        }
     }
 
     /// Executes `op`, which is at `pc`. After an error nothing of it has happened.

@@ -279,7 +279,8 @@ fn marks<W: Walk>(request: Request) -> Marks {
     match request.regime.flags {
         AccessFlags::BySoftware => Marks { table: 0, page: 0 },
         AccessFlags::ByHardware => {
-            let dirtied = if request.access == Access::Write { W::DIRTY } else { 0 };
+            let writes = matches!(request.access, Access::Write | Access::Walk);
+            let dirtied = if writes { W::DIRTY } else { 0 };
             Marks { table: W::TABLE_ACCESSED, page: W::ACCESSED | dirtied }
         }
     }
