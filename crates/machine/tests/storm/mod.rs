@@ -5,7 +5,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vellum_machine::board::{Board, BoardConfig};
-use vellum_machine::bus::{Bus, Width};
+use vellum_machine::bus::{Bus, BusError, Width};
+use vellum_machine::emulation::EmulatedStore;
 use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::port::{Port, ShootDown};
 use vellum_machine::walker::WalkedFormat;
@@ -14,6 +15,7 @@ use vellum_memory::{DirtySource, PageSet};
 use vellum_pte::{Gpa, PAGE_SIZE};
 
 /// Runs a test that is generic over the format on every format.
+#[allow(unused_macros, reason = "not every test has one")]
 macro_rules! on_each_format {
     ($test:ident($($argument:expr),*)) => {{
         $test::<vellum_pte::Ept>($($argument),*);
@@ -84,6 +86,22 @@ pub(crate) fn while_storing<F: WalkedFormat>(
     writers.map(|(writer, stored)| missed(board, writer, stored)).sum()
 }
 
+/// Stores as a hart does: what is not the processor's to make is emulated.
+pub(crate) fn store<F: WalkedFormat>(
+    port: &mut Port<'_, F>,
+    at: Gpa,
+    width: Width,
+    value: u64,
+) -> Result<(), BusError> {
+    match port.store(at, width, value) {
+        Err(BusError::Emulate(_)) => port.emulate_store(BY, at, width, value),
+        other => other,
+    }
+}
+
+/// Whose stores are emulated where no test asks.
+pub(crate) const BY: EmulatedStore = EmulatedStore { hart: 3, pc: Gpa::new(BASE) };
+
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -110,7 +128,7 @@ fn write<F: WalkedFormat>(
         random ^= random >> 7;
         random ^= random << 17;
         let page = random % PAGES;
-        port.store(at(page, 8 * writer), Width::Double, count).expect("RAM");
+        store(&mut port, at(page, 8 * writer), Width::Double, count).expect("RAM");
         stored[usize::try_from(page).expect("few")] = count;
         stores.fetch_add(1, Ordering::Relaxed);
     }
@@ -149,19 +167,27 @@ pub(crate) fn lost_pages<F: WalkedFormat>(
     track: Track,
     rounds: usize,
 ) -> Vec<u64> {
-    let board = Board::<F>::new(config).expect("the host has memory");
-    let shadow = Board::<F>::new(config).expect("the host has memory");
-    let mut log = BoardLog::new(&board, track);
+    lost_pages_of(&Board::<F>::new(config).expect("the host has memory"), track, rounds)
+}
+
+/// The same on a board that is there.
+pub(crate) fn lost_pages_of<F: WalkedFormat>(
+    board: &Board<F>,
+    track: Track,
+    rounds: usize,
+) -> Vec<u64> {
+    let shadow = Board::<F>::new(&config(ShootDown::best())).expect("the host has memory");
+    let mut log = BoardLog::new(board, track);
     log.start().expect("memory");
-    let missed = while_storing(&board, |wait| {
+    let missed = while_storing(board, |wait| {
         for _ in 0..rounds {
             wait();
-            deliver(&mut log, &board, &shadow);
+            deliver(&mut log, board, &shadow);
         }
     });
     assert_eq!(missed, 0, "a store is in memory, logged or not");
-    deliver(&mut log, &board, &shadow);
-    (0..PAGES).filter(|&page| differ(&board, &shadow, page)).collect()
+    deliver(&mut log, board, &shadow);
+    (0..PAGES).filter(|&page| differ(board, &shadow, page)).collect()
 }
 
 fn differ<F: WalkedFormat>(one: &Board<F>, other: &Board<F>, page: u64) -> bool {
