@@ -1,5 +1,6 @@
 //! A machine without vCPUs: RAM, second-stage tables, and as many memory ports as one asks for.
 
+use crate::denial::DenialJudge;
 use crate::embedder::BoardEmbedder;
 use crate::error::{BoardError, RamError};
 use crate::frames::Frames;
@@ -134,6 +135,12 @@ impl<F: WalkedFormat> Board<F> {
     #[must_use]
     pub fn shared_mmu(&self) -> Arc<Mmu<F, BoardEmbedder>> {
         Arc::clone(&self.mmu)
+    }
+
+    /// Has `judge` decide about stores that maps of sub-pages forbid, from now on. With nobody, as at
+    /// first, none happens.
+    pub fn judge_denials(&self, judge: Option<Arc<dyn DenialJudge>>) {
+        self.embedder().bench().seat(judge);
     }
 
     /// What it brings to the library.

@@ -1,5 +1,6 @@
 //! What the software machine brings as the library's embedder.
 
+use crate::denial::Bench;
 use crate::emulation;
 use crate::frames::{self, Frames};
 use crate::port::{self, Hub};
@@ -20,11 +21,12 @@ pub struct BoardEmbedder {
     ram: Ram,
     frames: Frames,
     hub: Hub,
+    bench: Bench,
 }
 
 impl BoardEmbedder {
     pub(crate) fn new(ram: Ram, frames: Frames, hub: Hub) -> Self {
-        Self { ram, frames, hub }
+        Self { ram, frames, hub, bench: Bench::default() }
     }
 
     /// The table frames, for tests that count them or let them run out.
@@ -39,6 +41,10 @@ impl BoardEmbedder {
 
     pub(crate) fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    pub(crate) fn bench(&self) -> &Bench {
+        &self.bench
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`board`] | RAM, second-stage tables, memory ports: a machine without vCPUs |
 //! | [`port`] | one vCPU's memory: TLB, walks, faults, shoot-down |
 //! | [`emulation`] | whose store is being emulated, for listeners |
+//! | [`denial`] | what becomes of stores that maps of sub-pages forbid |
 //! | [`walker`] | table walkers by the processors' manuals |
 //! | `ram` | guest RAM: aligned for huge leaves, and pages that move |
 //! | [`frames`] | table frames and their quarantine |
@@ -17,6 +18,7 @@
 
 pub mod board;
 pub mod bus;
+pub mod denial;
 pub mod elf;
 pub mod embedder;
 pub mod emulation;

@@ -30,11 +30,28 @@ pub enum WriteError {
 pub struct GuestWriter<'m, F: Format, E: Embedder> {
     mmu: &'m Mmu<F, E>,
     origin: Origin,
+    maps: Maps,
+}
+
+/// What maps of sub-pages are to a writer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Maps {
+    /// They forbid.
+    Binding,
+    /// They do not.
+    Overruled,
 }
 
 impl<'m, F: Format, E: Embedder> GuestWriter<'m, F, E> {
     pub(crate) const fn new(mmu: &'m Mmu<F, E>, origin: Origin) -> Self {
-        Self { mmu, origin }
+        Self { mmu, origin, maps: Maps::Binding }
+    }
+
+    /// The same, but no map forbids it anything. For a monitor that was told of a denied store, and
+    /// lets this one through: opening the map for it would let every other vCPU through as well.
+    #[must_use]
+    pub const fn overruling_maps(self) -> Self {
+        Self { maps: Maps::Overruled, ..self }
     }
 
     /// Writes `bytes` at `gpa` and marks the pages dirty, in that order: a harvest in between
@@ -61,7 +78,7 @@ impl<'m, F: Format, E: Embedder> GuestWriter<'m, F, E> {
     ) -> (usize, Result<(), WriteError>) {
         let state = self.mmu.enter();
         let checked = pages(gpa, bytes)
-            .try_for_each(|(at, part)| check(&state, space, at, part.len() as u64));
+            .try_for_each(|(at, part)| self.check(&state, space, at, part.len() as u64));
         if checked.is_err() {
             return (0, checked);
         }
@@ -72,6 +89,24 @@ impl<'m, F: Format, E: Embedder> GuestWriter<'m, F, E> {
             Ok(())
         });
         (written, result)
+    }
+
+    /// Whether all of a part may be written. The end is exclusive.
+    fn check(
+        &self,
+        state: &State<F>,
+        space: AddressSpace,
+        at: Gpa,
+        length: u64,
+    ) -> Result<(), WriteError> {
+        let map = writable_slot(state, space, at)?.map(at.gfn());
+        match map.first_denied(at.offset()..at.offset() + length) {
+            Some(offset) if self.maps == Maps::Binding => {
+                let gpa = Gpa::new(at.gfn().gpa().get() + offset);
+                Err(WriteError::Denied(Denial { gpa, map }))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write_page(
@@ -87,23 +122,6 @@ impl<'m, F: Format, E: Embedder> GuestWriter<'m, F, E> {
         slot.prepare(at.gfn());
         slot.mark(at.gfn());
         Ok(())
-    }
-}
-
-/// Whether all of a part may be written. The end is exclusive.
-fn check<F: Format>(
-    state: &State<F>,
-    space: AddressSpace,
-    at: Gpa,
-    length: u64,
-) -> Result<(), WriteError> {
-    let map = writable_slot(state, space, at)?.map(at.gfn());
-    match map.first_denied(at.offset()..at.offset() + length) {
-        None => Ok(()),
-        Some(offset) => {
-            let gpa = Gpa::new(at.gfn().gpa().get() + offset);
-            Err(WriteError::Denied(Denial { gpa, map }))
-        }
     }
 }
 

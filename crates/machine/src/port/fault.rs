@@ -111,6 +111,8 @@ impl<F: WalkedFormat> Port<'_, F> {
                 self.enter_with_sub_pages();
                 Err(BusError::Emulate(gpa))
             }
+            // A judge is told what would be stored, which whoever decodes the instruction knows.
+            Outcome::Denied(_) if self.has_judge() => Err(BusError::Emulate(gpa)),
             Outcome::Denied(denial) => Err(BusError::Denied(denial)),
             Outcome::Mmio | Outcome::NoBacking => Err(BusError::Unmapped(gpa)),
             Outcome::ReadOnly => Err(BusError::ReadOnly(gpa)),
