@@ -66,6 +66,12 @@ pub enum Break {
     OpenSubPageRoot,
     /// A sub-page table is opened before the leaves below it are settled.
     OpenOverLeaves,
+    /// A vCPU writes over an entry of its ring that nobody has taken back.
+    OverrunRing,
+    /// A vCPU flags an entry of its ring before it says which page.
+    FlagEarly,
+    /// A reset takes entries back that nobody has harvested.
+    ResetUnharvested,
     /// Unregistering a listener does not wait for calls to it.
     LeaveUnderCall,
 }

@@ -290,6 +290,11 @@ impl DirtySet {
         }
     }
 
+    /// Which bits of any word are pages.
+    pub(crate) fn valid_in(&self, word: u64) -> u64 {
+        if word < self.pages.div_ceil(64) { self.valid(index(word)) } else { 0 }
+    }
+
     /// How many pages it is about.
     pub(crate) const fn pages(&self) -> u64 {
         self.pages

@@ -10,6 +10,7 @@ use crate::embedder::{Backing, BackingWrite, Embedder};
 use crate::invalidation::{Freshness, Invalidations, Sequence};
 use crate::mmu::State;
 use crate::protection::Protection;
+use crate::ring::DirtyRing;
 use crate::slots::{Slot, SlotAccess};
 use crate::sub_pages::Denial;
 use crate::table::{Linked, Replaced, Split, Table};
@@ -74,6 +75,7 @@ pub(crate) struct Fault<'s, 'm, F: Format, E> {
     pub(crate) protection: &'m Protection,
     pub(crate) invalidations: &'m Invalidations,
     pub(crate) context: Context<'m, E>,
+    pub(crate) ring: Option<&'m DirtyRing>,
     pub(crate) space: AddressSpace,
     pub(crate) gpa: Gpa,
     pub(crate) gfn: Gfn,
@@ -200,15 +202,31 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
         }
         table.entry(index).compare_exchange(raw, F::open(raw))?;
         table.writable().insert(index);
-        slot.mark(self.gfn);
+        self.mark(slot);
         self.context.count(Event::Opened);
         Ok(())
+    }
+
+    /// Logs the page: in the vCPU's ring, or, if it has none or no room, in the slot's bitmap.
+    #[inline]
+    fn mark(&self, slot: &Slot) {
+        match self.ring {
+            None => slot.mark(self.gfn),
+            Some(ring) => self.mark_in(ring, slot),
+        }
+    }
+
+    fn mark_in(&self, ring: &DirtyRing, slot: &Slot) {
+        let page = slot.page(self.gfn);
+        if slot.log.is_some() && ring.push(self.space, slot.spec.id, page).is_err() {
+            slot.mark(self.gfn);
+        }
     }
 
     /// The deliberate bug [`Break::MarkEarly`], its window held open at some pages.
     #[cold]
     fn mark_early(&self, slot: &Slot) {
-        slot.mark(self.gfn);
+        self.mark(slot);
         if cfg!(loom) || self.gfn.get() % 32 == 7 {
             self.context.hold_open();
         }
@@ -324,7 +342,7 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
             table.writable().insert(index);
         }
         if self.is_write() && write == Write::Storable {
-            slot.mark(self.gfn);
+            self.mark(slot);
         }
         self.context.count(Event::Mapped);
         write

@@ -105,6 +105,7 @@ mod protect_all;
 mod protection;
 mod protector;
 mod read_side;
+mod ring;
 mod roots;
 mod slot_changes;
 mod slots;
@@ -132,6 +133,7 @@ pub use invalidation::Invalidation;
 pub use log::{LogError, Origin, Protect};
 pub use manual::{ClearError, ClearRange};
 pub use mmu::{AccessedBits, Config, CreateVmError, GuestMemory, Mmu};
+pub use ring::{Again, RingFull, RingPage, RingSize, RingSizeError};
 pub use slots::{
     ChangeSlotError, CreateSlotError, LogMode, MemoryId, NoSlot, SlotAccess, SlotSpec,
 };

@@ -10,6 +10,7 @@ use crate::invalidation::Invalidations;
 use crate::log::Origin;
 use crate::protection::Protection;
 use crate::read_side::{ReadGuard, ReadSide};
+use crate::ring::RingSize;
 use crate::roots::Roots;
 use crate::slots::Slots;
 use crate::sub_pages::{Enforcement, SubPageHardware};
@@ -34,6 +35,9 @@ pub struct Config {
     pub sub_pages: SubPageHardware,
     /// Whether the VMM can write the guest's memory.
     pub memory: GuestMemory,
+    /// Whether each vCPU has a dirty ring, and how large. What a ring has no room for, and writes that
+    /// no vCPU makes, are in the slots' bitmaps.
+    pub ring: Option<RingSize>,
     /// The deliberate bug of this VM, if any.
     #[cfg(feature = "breaks")]
     pub broken: Option<crate::breaks::Break>,
@@ -41,7 +45,7 @@ pub struct Config {
 
 impl Default for Config {
     /// One address space of the usual size, on hardware that sets A and has no sub-page permissions,
-    /// of memory that the VMM can write; nothing broken.
+    /// of memory that the VMM can write, without rings; nothing broken.
     fn default() -> Self {
         Self {
             spaces: 1,
@@ -49,6 +53,7 @@ impl Default for Config {
             accessed: AccessedBits::Set,
             sub_pages: SubPageHardware::Absent,
             memory: GuestMemory::Open,
+            ring: None,
             #[cfg(feature = "breaks")]
             broken: None,
         }
@@ -130,6 +135,7 @@ pub struct Mmu<F: Format, E: Embedder> {
     pub(crate) accessed: AccessedBits,
     pub(crate) sub_page_hardware: SubPageHardware,
     pub(crate) memory: GuestMemory,
+    ring: Option<RingSize>,
     /// Whether pages may be tracked: 0 or 1.
     pub(crate) tracking: AtomicU32,
     pub(crate) listeners: Listeners<F, E>,
@@ -159,6 +165,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             accessed: config.accessed,
             sub_page_hardware: config.sub_pages,
             memory: config.memory,
+            ring: config.ring,
             tracking: AtomicU32::new(0),
             listeners: Listeners::new(),
         })
@@ -187,7 +194,11 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`OutOfMemory`].
     pub fn vcpu(&self) -> Result<Vcpu<'_, F, E>, OutOfMemory> {
-        Ok(Vcpu::new(self, self.read_side.take_seat()?))
+        let seat = self.read_side.take_seat()?;
+        // From here on the handle gives the seat back.
+        let vcpu = Vcpu::new(self, seat);
+        self.ring.map_or(Ok(()), |size| seat.make_ring(size, self.breaks))?;
+        Ok(vcpu)
     }
 
     /// For writes to guest memory that no vCPU makes by itself, on behalf of `origin`.

@@ -14,6 +14,12 @@ pub(crate) struct OnceBox<T> {
     owns: PhantomData<Box<T>>,
 }
 
+impl<T> Default for OnceBox<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> OnceBox<T> {
     pub(crate) fn new() -> Self {
         Self { pointer: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }

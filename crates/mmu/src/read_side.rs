@@ -13,6 +13,7 @@ use crate::breaks::{Break, Breaks};
 use crate::counters::Tally;
 use crate::embedder::{CallerId, Embedder};
 use crate::once_box::OnceBox;
+use crate::ring::{DirtyRing, RingSize};
 use crate::sync::{
     AtomicU32, AtomicU64, AtomicUsize, CachePadded, ConstPtr, MutPtr, Ordering, UnsafeCell, fence,
     fence_after_rmw,
@@ -32,6 +33,8 @@ const SEATS_A_ROW: usize = 2;
 pub(crate) struct Seat {
     inside: AtomicU32,
     taken: AtomicU32,
+    /// Stays when the vCPU leaves: what is in it has still to be harvested.
+    ring: OnceBox<DirtyRing>,
     pub(crate) tally: Tally,
 }
 
@@ -163,6 +166,11 @@ impl<T> ReadSide<T> {
         caller.is_some_and(|CallerId(number)| self.holder.load(Ordering::Relaxed) == number.get())
     }
 
+    /// The rings of all vCPUs that are or were.
+    pub(crate) fn rings(&self) -> impl Iterator<Item = &DirtyRing> {
+        self.seats().filter_map(|seat| seat.ring.get())
+    }
+
     /// All tallies: the seats', whoever holds them now.
     #[cfg(feature = "counters")]
     pub(crate) fn tallies(&self) -> impl Iterator<Item = &Tally> {
@@ -213,6 +221,22 @@ impl<T> ReadSide<T> {
 impl Seat {
     fn claim(&self) -> bool {
         self.taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Its ring, if the VM has rings.
+    #[inline]
+    pub(crate) fn ring(&self) -> Option<&DirtyRing> {
+        self.ring.get()
+    }
+
+    /// Makes its ring, if whoever had it before has not. The seat is held.
+    pub(crate) fn make_ring(&self, size: RingSize, breaks: Breaks) -> Result<(), OutOfMemory> {
+        if self.ring.get().is_none() {
+            let ring = try_box(DirtyRing::new(size, breaks)?).map_err(|(error, _)| error)?;
+            // Nobody else fills it.
+            let _ = self.ring.set(ring);
+        }
+        Ok(())
     }
 
     /// Gives the seat back; the next vCPU may have it.

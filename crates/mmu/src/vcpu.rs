@@ -5,6 +5,7 @@ use crate::embedder::Embedder;
 use crate::fault::{Access, Fault, Outcome, Step};
 use crate::mmu::Mmu;
 use crate::read_side::Seat;
+use crate::ring::RingFull;
 use crate::sub_pages::Miss;
 use crate::vm_context::Context;
 use core::cell::Cell;
@@ -45,6 +46,20 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
         outcome
     }
 
+    /// To be asked before each entry into the guest, by a vCPU that has a ring: whether there is room
+    /// for what it may log until it is asked again. If not, it stays out until somebody has called
+    /// [`Mmu::harvest_rings`] and [`Mmu::reset_rings`].
+    ///
+    /// # Errors
+    /// [`RingFull`]; again and again until then.
+    #[inline]
+    pub fn may_enter(&self) -> Result<(), RingFull> {
+        match self.seat.ring() {
+            Some(ring) if ring.is_soft_full() => Err(RingFull),
+            _ => Ok(()),
+        }
+    }
+
     /// Handles the end of a walk of the sub-page permission table at `gpa` (VM exit 66). After
     /// [`Outcome::Mapped`] the access is tried again, and is permitted, denied or logged like any
     /// other.
@@ -75,6 +90,7 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
             protection: &mmu.protection,
             invalidations: &mmu.invalidations,
             context,
+            ring: self.seat.ring(),
             space,
             gpa,
             gfn: gpa.gfn(),

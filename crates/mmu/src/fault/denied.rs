@@ -107,7 +107,7 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
             Err(_) => Step::Again,
             Ok(()) => {
                 table.writable().insert(index);
-                slot.mark(self.gfn);
+                self.mark(slot);
                 self.context.count(Event::Opened);
                 Step::Done(Outcome::Mapped)
             }
