@@ -41,6 +41,29 @@ pub(crate) enum Command {
     Bench(Bench),
 }
 
+/// A guest, and the machine that it runs on.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// The guest's memory: a number and K, M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) memory: Size,
+    /// How many virtual CPUs the guest has
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) vcpus: u32,
+    /// selfcheck, sequential, random, zipf, idle, or the path of an RV64 ELF image
+    #[arg(long, value_name = "NAME|FILE", default_value = "selfcheck")]
+    pub(crate) guest: String,
+    /// How second-stage entries are spelt: Intel's way, AMD's or Arm's
+    #[arg(long, value_enum, default_value_t = Format::Ept)]
+    pub(crate) format: Format,
+    /// The largest pages behind the guest's memory: where nothing is logged, they are mapped whole
+    #[arg(long, value_enum, default_value_t = PageSize::Small)]
+    pub(crate) page_size: PageSize,
+    /// Seeds the guest's random choices
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub(crate) seed: u64,
+}
+
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -64,21 +87,8 @@ every second. When you know that the destination does not run it:
 
 Exit status: 0 verified (with --to: handed over), 1 failed, 2 could not start.")]
 pub(crate) struct Migrate {
-    /// The guest's memory: a number and K, M, G or T
-    #[arg(long, value_name = "SIZE", default_value = "1G")]
-    pub(crate) memory: Size,
-    /// How many virtual CPUs the guest has
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) vcpus: u32,
-    /// selfcheck, sequential, random, zipf, idle, or the path of an RV64 ELF image
-    #[arg(long, value_name = "NAME|FILE", default_value = "selfcheck")]
-    pub(crate) guest: String,
-    /// How second-stage entries are spelt: Intel's way, AMD's or Arm's
-    #[arg(long, value_enum, default_value_t = Format::Ept)]
-    pub(crate) format: Format,
-    /// The largest pages behind the guest's memory: where nothing is logged, they are mapped whole
-    #[arg(long, value_enum, default_value_t = PageSize::Small)]
-    pub(crate) page_size: PageSize,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// How writes are tracked; auto chooses and says why
     #[arg(long, value_enum, default_value_t = Track::Auto)]
     pub(crate) track: Track,
@@ -88,9 +98,6 @@ pub(crate) struct Migrate {
     /// How long the destination may do nothing before it is given up
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, allow_negative_numbers = true)]
     pub(crate) patience: Duration,
-    /// Seeds the guest's random choices
-    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
-    pub(crate) seed: u64,
     /// Where a destination listens: tcp:HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) to: Option<Address>,
@@ -236,9 +243,10 @@ mod tests {
     fn the_defaults_are_those_of_the_manual() {
         let cli = Cli::try_parse_from(["vellum", "migrate"]).expect("no argument is needed");
         let Command::Migrate(migrate) = cli.command else { panic!("another command") };
-        assert_eq!(migrate.memory.bytes(), 1 << 30);
-        assert_eq!((migrate.vcpus, migrate.seed, migrate.guest.as_str()), (4, 1, "selfcheck"));
-        assert_eq!((migrate.format, migrate.track), (Format::Ept, Track::Auto));
+        let machine = &migrate.machine;
+        assert_eq!(machine.memory.bytes(), 1 << 30);
+        assert_eq!((machine.vcpus, machine.seed, machine.guest.as_str()), (4, 1, "selfcheck"));
+        assert_eq!((machine.format, migrate.track), (Format::Ept, Track::Auto));
         assert_eq!(migrate.downtime, Duration::from_millis(100));
         assert_eq!(migrate.patience, Duration::from_secs(30));
     }

@@ -1,6 +1,6 @@
 //! Deliberate bugs, and the migration in which each of them matters.
 
-use crate::args::{Format, Migrate, PageSize, Track};
+use crate::args::{Format, MachineArgs, Migrate, PageSize, Track};
 use clap::ValueEnum;
 use std::time::Duration;
 use vellum_migrate::Options;
@@ -85,8 +85,11 @@ pub(crate) fn arranged(args: &Migrate) -> Migrate {
     let Some(bug) = tracking else { return args.clone() };
     Migrate {
         track: bug.track(args.track),
-        format: bug.format(args.format),
-        page_size: bug.page_size(args.page_size),
+        machine: MachineArgs {
+            format: bug.format(args.machine.format),
+            page_size: bug.page_size(args.machine.page_size),
+            ..args.machine.clone()
+        },
         downtime: Duration::from_nanos(1),
         ..args.clone()
     }

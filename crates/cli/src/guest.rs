@@ -1,11 +1,12 @@
 //! What runs: a built-in guest or a file.
 
-use crate::args::Migrate;
+use crate::args::MachineArgs;
 use crate::failure::Failure;
 use crate::quantity::Size;
 use std::path::{Path, PathBuf};
-use vellum_machine::elf::Image;
+use vellum_machine::elf::{Image, PlaceError};
 use vellum_machine::guests::{Builtin, MINIMUM_MEMORY, selfcheck};
+use vellum_machine::machine::{MachineConfig, MachineError};
 
 /// A guest program, ready to be placed.
 pub(crate) struct Guest {
@@ -16,7 +17,7 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// The guest that the command line names.
-    pub(crate) fn load(args: &Migrate) -> Result<Self, Failure> {
+    pub(crate) fn load(args: &MachineArgs) -> Result<Self, Failure> {
         match args.guest.parse::<Builtin>() {
             Ok(builtin) => Self::built_in(builtin, args.memory),
             Err(_) => Self::read(&args.guest),
@@ -53,6 +54,28 @@ impl Guest {
             }
             Some(_) => Proof::EveryCpu,
             None => Proof::AnyCpu,
+        }
+    }
+}
+
+impl MachineArgs {
+    /// The machine that was asked for.
+    pub(crate) fn config(&self) -> MachineConfig {
+        MachineConfig {
+            seed: self.seed,
+            pages: self.page_size.into(),
+            ..MachineConfig::new(self.memory.bytes(), self.vcpus as usize)
+        }
+    }
+
+    /// Why it could not be built, in terms of what was asked for.
+    pub(crate) fn not_built(&self, error: MachineError) -> Failure {
+        let (guest, ram) = (self.guest.clone(), self.memory);
+        match error {
+            MachineError::Image(PlaceError::OutsideRam { .. }) => {
+                Failure::OutsideRam { guest, error, ram }
+            }
+            other => other.into(),
         }
     }
 }

@@ -20,8 +20,7 @@ use console::Term;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
-use vellum_machine::elf::PlaceError;
-use vellum_machine::machine::{Machine, MachineConfig, MachineError, Status};
+use vellum_machine::machine::{Machine, MachineConfig, Status};
 use vellum_machine::walker::WalkedFormat;
 use vellum_pte::{Ept, Npt, PAGE_SIZE, Stage2};
 
@@ -81,11 +80,11 @@ fn width() -> Width {
 /// What is known before anything has begun.
 fn blank(args: &Migrate) -> Report {
     Report {
-        guest: args.guest.clone(),
-        format: args.format.name().to_owned(),
-        pages: args.memory.bytes() / PAGE_SIZE,
-        vcpus: args.vcpus,
-        seed: args.seed,
+        guest: args.machine.guest.clone(),
+        format: args.machine.format.name().to_owned(),
+        pages: args.machine.memory.bytes() / PAGE_SIZE,
+        vcpus: args.machine.vcpus,
+        seed: args.machine.seed,
         downtime_asked_ns: verdict::ns(args.downtime),
         ..Report::default()
     }
@@ -96,10 +95,10 @@ fn migrate(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
         args,
         show: Arc::clone(show),
         interrupt: Interrupt::listen()?,
-        guest: Guest::load(args)?,
-        choice: choose(args.track, args.memory),
+        guest: Guest::load(&args.machine)?,
+        choice: choose(args.track, args.machine.memory),
     };
-    match args.format {
+    match args.machine.format {
         Format::Ept => job.run::<Ept>(),
         Format::Npt => job.run::<Npt>(),
         Format::Stage2 => job.run::<Stage2>(),
@@ -108,11 +107,9 @@ fn migrate(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
 
 fn config(args: &Migrate) -> MachineConfig {
     MachineConfig {
-        seed: args.seed,
-        pages: args.page_size.into(),
         #[cfg(feature = "breaks")]
         broken: args.broken.and_then(crate::breaks::Name::of_tracking),
-        ..MachineConfig::new(args.memory.bytes(), args.vcpus as usize)
+        ..args.machine.config()
     }
 }
 
@@ -120,7 +117,7 @@ impl Job<'_> {
     fn run<F: WalkedFormat>(&self) -> Result<Report, Failure> {
         let config = config(self.args);
         let machine = Machine::<F>::new(&config, &self.guest.image, console(&self.show))
-            .map_err(|error| self.not_built(error))?;
+            .map_err(|error| self.args.machine.not_built(error))?;
         let mut child =
             self.args.to.is_none().then(|| Destination::start(self.args.patience)).transpose()?;
         let to = child.as_ref().map(Destination::address).or_else(|| self.args.to.clone());
@@ -130,7 +127,7 @@ impl Job<'_> {
         if let Err(reason) = self.warm_up(&machine) {
             return Ok(Report { reason, ..self.report() });
         }
-        let identity = Identity::new(&config, self.args.format);
+        let identity = Identity::new(&config, self.args.machine.format);
         let source = Source::new(&machine, self.choice.method, identity, &self.show);
         let attempts = Attempts {
             to: &to,
@@ -144,16 +141,6 @@ impl Job<'_> {
         };
         let ending = attempts.run(source, child.as_mut());
         Ok(self.judge(ending, child.as_mut()))
-    }
-
-    fn not_built(&self, error: MachineError) -> Failure {
-        let (guest, ram) = (self.args.guest.clone(), self.args.memory);
-        match error {
-            MachineError::Image(PlaceError::OutsideRam { .. }) => {
-                Failure::OutsideRam { guest, error, ram }
-            }
-            other => other.into(),
-        }
     }
 
     fn announce(&self) {
@@ -196,6 +183,6 @@ impl Job<'_> {
     }
 
     fn proof(&self) -> Proof {
-        self.guest.proof(self.args.memory, self.args.vcpus)
+        self.guest.proof(self.args.machine.memory, self.args.machine.vcpus)
     }
 }
