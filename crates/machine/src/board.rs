@@ -14,7 +14,7 @@ use vellum_memory::{Layout, Region};
 #[cfg(feature = "breaks")]
 use vellum_mmu::Break;
 pub use vellum_mmu::SubPageHardware;
-use vellum_mmu::{AccessedBits, Config, GuestMemory, Invalidation, Mmu, SlotSpec};
+use vellum_mmu::{AccessedBits, Config, Invalidation, Mmu, SlotSpec};
 use vellum_pte::{AddressSpace, Gfn, GfnRange, PAGE_SHIFT, PAGE_SIZE, SlotId};
 
 /// What a board is to have.
@@ -208,8 +208,8 @@ fn mmu_config(config: &BoardConfig, address_bits: u32) -> Config {
             AccessFlags::BySoftware => AccessedBits::NotSet,
         },
         sub_pages: config.sub_pages,
-        memory: GuestMemory::Open,
         #[cfg(feature = "breaks")]
         broken: config.broken,
+        ..Config::default()
     }
 }
