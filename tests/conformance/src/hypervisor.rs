@@ -6,9 +6,11 @@
 mod cpu;
 mod frames;
 mod host;
+mod sub_pages;
 mod tlb;
+mod walk;
 
-pub use cpu::{Cpu, OnRetry, Refused, VirtualCpu};
+pub use cpu::{By, Cpu, OnRetry, Refused, VirtualCpu, Way};
 pub use frames::{Snapshot, changed_entries};
 pub use host::{Backings, Change, Home, HostMemory, Rule};
 

@@ -9,6 +9,7 @@
 //! | [`model`] | what the library does, said naively |
 //! | [`scene`] | a VM and its model: each operation done to both |
 //! | [`script`] | a VM of [`hypervisor`], a list of operations, and what is objected to them |
+//! | [`parts`] | the pages of an access |
 //! | [`hypervisor`] | a hypervisor of our own: counts, takes snapshots, forgets on request |
 //!
 //! | test | what it holds the backends or the library to |
@@ -32,6 +33,7 @@ pub mod backend;
 pub mod hypervisor;
 pub mod model;
 pub mod oracle;
+pub mod parts;
 pub mod port_guest;
 pub mod rv64_guest;
 pub mod scene;

@@ -2,18 +2,22 @@
 
 mod log;
 mod memory;
+mod restrictions;
 mod used;
 
 pub use log::{Clearing, Log, Pages, Writer};
 pub use memory::Contents;
+pub use restrictions::{Attempt, Heard, Restrictions, Stays};
 use used::Meanwhile;
-pub use used::Used;
+pub use used::{Accessed, Used};
 
 use crate::hypervisor::Home;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::parts::parts;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use vellum_mmu::{
-    ChangeSlotError, CreateSlotError, Initial, LogMode, NoSlot, SlotAccess, SlotSpec,
+    ChangeSlotError, CreateSlotError, Denial, Initial, LogMode, NoSlot, Origin, SlotAccess,
+    SlotSpec, SubPageForm,
 };
 use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa, SlotId};
 
@@ -27,6 +31,8 @@ pub struct Model {
     invalid: Vec<(AddressSpace, GfnRange)>,
     /// All that were since nothing was being changed.
     held_up: Vec<GfnRange>,
+    /// What holds for the VM about tracked and restricted pages.
+    pub restrictions: Restrictions,
     shape: Shape,
 }
 
@@ -39,6 +45,8 @@ pub struct Shape {
     pub limit: Gfn,
     /// Pages of the largest leaf that host memory allows.
     pub grain: u64,
+    /// How maps of sub-pages are enforced.
+    pub form: SubPageForm,
 }
 
 /// A memslot.
@@ -50,6 +58,10 @@ pub struct Slot {
     pub log: Option<Log>,
     /// Which of its pages were accessed.
     pub used: Used,
+    /// How often its pages are tracked, where they are.
+    pub tracked: BTreeMap<u64, u16>,
+    /// Which sub-pages of its pages may be written, where not all may.
+    pub maps: BTreeMap<u64, u32>,
 }
 
 impl Slot {
@@ -86,6 +98,8 @@ pub enum Refusal {
     NoBacking,
     /// The slot has no log.
     NotLogged,
+    /// A map of sub-pages forbids a byte.
+    Denied(Denial),
 }
 
 /// Whether an access is put off because memory is being changed.
@@ -103,8 +117,8 @@ impl Model {
     /// Without slots, and with all memory zero.
     #[must_use]
     pub fn new(shape: Shape) -> Self {
-        let (slots, contents, invalid, held_up) = Default::default();
-        Self { slots, contents, invalid, held_up, shape }
+        let (slots, contents, invalid, held_up, restrictions) = Default::default();
+        Self { slots, contents, invalid, held_up, restrictions, shape }
     }
 
     /// Whether a slot may be created, and whatever stands in its way if not.
@@ -141,7 +155,8 @@ impl Model {
             LogMode::AllSet => Some(Log::new(pages, Initial::AllSet)),
         };
         let used = Used::new(self.shape.grain);
-        self.slots.insert(spec.id, Slot { spec, log, used });
+        let (tracked, maps) = Default::default();
+        self.slots.insert(spec.id, Slot { spec, log, used, tracked, maps });
     }
 
     /// Whether a slot may become `spec`, and whatever stands in its way if not.
@@ -159,14 +174,18 @@ impl Model {
         there.chain(other).collect()
     }
 
-    /// Makes a slot what `spec` says, which nothing stands in the way of. Its memory, its log and
-    /// the place of every page in both stay.
+    /// Makes a slot what `spec` says, which nothing stands in the way of. Its memory, its log, its
+    /// maps and the place of every page in them stay; nobody tracks it where it is now.
     pub fn change(&mut self, spec: SlotSpec) {
         let slot = self.slots.get_mut(&spec.id).expect("nothing stands in the way");
-        if slot.spec.range != spec.range {
+        let before = slot.spec;
+        if before.range != spec.range {
             slot.spec.range = spec.range;
             slot.used.forget_all();
+            slot.tracked.clear();
+            self.restrictions.tell(&Heard::removed(&before));
         }
+        let slot = self.slots.get_mut(&spec.id).expect("it is there");
         match (&slot.log, spec.log) {
             (None, LogMode::On) => self.start(spec.id, Initial::Clean).expect("it is there"),
             (None, LogMode::AllSet) => self.start(spec.id, Initial::AllSet).expect("it is there"),
@@ -180,7 +199,9 @@ impl Model {
     /// # Errors
     /// There is none.
     pub fn delete(&mut self, id: SlotId) -> Result<(), NoSlot> {
-        self.slots.remove(&id).map(drop).ok_or(NoSlot(id))
+        let slot = self.slots.remove(&id).ok_or(NoSlot(id))?;
+        self.restrictions.tell(&Heard::removed(&slot.spec));
+        Ok(())
     }
 
     /// Starts a log; one that is on stays.
@@ -264,25 +285,54 @@ impl Model {
         }
     }
 
-    /// A guest's eight bytes, or a device's any number.
+    /// What a `GuestWriter` writes. Listeners hear of as much as it was.
     ///
     /// # Errors
-    /// The first page that has no slot or a read-only one: then nothing is written. The first that
-    /// nothing writable is behind: then what lies before it is.
-    pub fn write(&mut self, space: AddressSpace, at: Gpa, bytes: &[u8]) -> Result<(), Refusal> {
-        let addresses = at.get()..at.get() + bytes.len() as u64;
-        let pages: BTreeSet<Gfn> = addresses.clone().map(|at| Gpa::new(at).gfn()).collect();
-        pages.iter().try_for_each(|gfn| self.may_write(space, *gfn))?;
-        for (address, byte) in addresses.zip(bytes) {
-            let gfn = Gpa::new(address).gfn();
-            let home = self.at(space, gfn).ok_or(Refusal::NoSlot)?.home(gfn);
-            if !self.contents.is_writable(home) {
-                return Err(Refusal::NoBacking);
-            }
-            self.contents.put(home, Gpa::new(address).offset(), *byte);
-            self.mark(space, gfn, Writer::Seen);
+    /// The first page that has no slot, a read-only one, or a map that forbids a byte of it: then
+    /// nothing is written. The first that nothing writable is behind: then what lies before it is.
+    pub fn write(
+        &mut self,
+        space: AddressSpace,
+        gpa: Gpa,
+        bytes: &[u8],
+        origin: Origin,
+    ) -> Result<(), Refusal> {
+        parts(gpa, bytes.len()).try_for_each(|part| {
+            self.may_write(space, part.at.gfn())?;
+            self.first_denied(space, part).map_or(Ok(()), |denial| Err(Refusal::Denied(denial)))
+        })?;
+        let (written, result) = self.put(space, gpa, bytes);
+        if written > 0 {
+            let bytes = bytes[..written].to_vec();
+            self.restrictions.tell(&Heard::Written { space, gpa, bytes, origin });
         }
-        Ok(())
+        result
+    }
+
+    /// What a processor stores, having asked for every page.
+    ///
+    /// # Panics
+    /// There is nothing behind one of them.
+    pub fn store(&mut self, space: AddressSpace, gpa: Gpa, bytes: &[u8]) {
+        let stored = self.put(space, gpa, bytes);
+        assert_eq!(stored, (bytes.len(), Ok(())), "the model refuses a store at {gpa}");
+    }
+
+    /// Writes byte by byte, as far as there is memory. How far that was.
+    fn put(&mut self, space: AddressSpace, gpa: Gpa, bytes: &[u8]) -> (usize, Result<(), Refusal>) {
+        for (written, byte) in bytes.iter().enumerate() {
+            let at = Gpa::new(gpa.get() + written as u64);
+            let home = self.at(space, at.gfn()).map(|slot| slot.home(at.gfn()));
+            match home {
+                None => return (written, Err(Refusal::NoSlot)),
+                Some(home) if !self.contents.is_writable(home) => {
+                    return (written, Err(Refusal::NoBacking));
+                }
+                Some(home) => self.contents.put(home, at.offset(), *byte),
+            }
+            self.mark(space, at.gfn(), Writer::Seen);
+        }
+        (bytes.len(), Ok(()))
     }
 
     fn may_write(&self, space: AddressSpace, gfn: Gfn) -> Result<(), Refusal> {
@@ -293,26 +343,26 @@ impl Model {
         }
     }
 
-    /// What a guest's access meets, before it is put off.
+    /// What a guest's load meets, before it is put off.
     ///
     /// # Errors
     /// What is in its way for good.
-    pub fn access(&self, space: AddressSpace, gfn: Gfn, intent: Intent) -> Result<(), Refusal> {
+    pub fn may_load(&self, space: AddressSpace, gfn: Gfn) -> Result<(), Refusal> {
         let home = self.at(space, gfn).ok_or(Refusal::NoSlot)?.home(gfn);
-        if intent == Intent::Store {
-            self.may_write(space, gfn)?;
-        }
-        match (self.contents.is_there(home), intent) {
-            (false, _) => Err(Refusal::NoBacking),
-            (true, Intent::Store) if !self.contents.is_writable(home) => Err(Refusal::ReadOnly),
-            _ => Ok(()),
-        }
+        if self.contents.is_there(home) { Ok(()) } else { Err(Refusal::NoBacking) }
     }
 
-    /// Notes an access of the guest. One that was refused may leave a trace or none.
-    pub fn note_use(&mut self, space: AddressSpace, gfn: Gfn, outcome: Result<(), Refusal>) {
+    /// What a processor's own store to a page meets, before it is put off.
+    fn may_store(&self, space: AddressSpace, gfn: Gfn) -> Result<(), Refusal> {
+        self.may_load(space, gfn)?;
+        let home = self.at(space, gfn).ok_or(Refusal::NoSlot)?.home(gfn);
+        if self.contents.is_writable(home) { Ok(()) } else { Err(Refusal::ReadOnly) }
+    }
+
+    /// Notes an access of the guest.
+    pub fn note_use(&mut self, space: AddressSpace, gfn: Gfn, accessed: Accessed) {
         if let Some(slot) = self.at_mut(space, gfn) {
-            slot.used.note(gfn, outcome);
+            slot.used.note(gfn, accessed);
         }
     }
 
@@ -382,13 +432,4 @@ impl Model {
         let there = |slot: &&mut Slot| slot.spec.space == space && slot.spec.range.contains(gfn);
         self.slots.values_mut().find(there)
     }
-}
-
-/// What a guest's access is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Intent {
-    /// To read.
-    Load,
-    /// To write.
-    Store,
 }

@@ -5,6 +5,7 @@ mod host;
 mod log;
 mod memory;
 mod op;
+mod restrictions;
 mod slots;
 
 pub use host::{BoardMemory, Host};
@@ -12,7 +13,9 @@ pub use op::{Fixed, Op};
 
 use crate::hypervisor::{Cpu, Home};
 use crate::model::{Model, Refusal, Shape};
-use vellum_mmu::{CounterSnapshot, Embedder, Event, LogError, Mmu};
+use restrictions::Listening;
+use std::collections::BTreeMap;
+use vellum_mmu::{CounterSnapshot, Embedder, Event, LogError, Mmu, SubPageForm};
 use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa};
 
 /// Where a scene plays.
@@ -35,9 +38,9 @@ impl Ground {
         Self { base: 0x8_0000 + 37, span: 1700, address_bits, grain: 1 }
     }
 
-    fn shape(self) -> Shape {
+    fn shape(self, form: SubPageForm) -> Shape {
         let limit = Gfn::new(1 << (self.address_bits - 12));
-        Shape { spaces: 2, limit, grain: self.grain }
+        Shape { spaces: 2, limit, grain: self.grain, form }
     }
 }
 
@@ -60,6 +63,7 @@ pub struct Scene<'m, F: Format, E: Embedder, C> {
     host: &'m dyn Host,
     cpus: Vec<(AddressSpace, C)>,
     model: Model,
+    listening: BTreeMap<u16, Listening<'m, F, E>>,
     ground: Ground,
     /// How exact harvests have to be.
     pub exactness: Exactness,
@@ -78,8 +82,9 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         ground: Ground,
     ) -> Self {
         let (before_call, after_call): (fn(), fn()) = (|| (), || ());
-        let (model, exactness) = (Model::new(ground.shape()), Exactness::Exact);
-        Self { mmu, host, cpus, model, ground, exactness, before_call, after_call }
+        let model = Model::new(ground.shape(mmu.sub_page_form()));
+        let (listening, exactness) = (BTreeMap::new(), Exactness::Exact);
+        Self { mmu, host, cpus, model, listening, ground, exactness, before_call, after_call }
     }
 
     /// Does `op` to both.
@@ -90,11 +95,22 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     /// # Panics
     /// The two differ.
     pub fn apply(&mut self, op: &Op) -> Result<(), OutOfMemory> {
+        let done = self.apply_unheard(op);
+        self.compare_heard();
+        done
+    }
+
+    fn apply_unheard(&mut self, op: &Op) -> Result<(), OutOfMemory> {
         match *op {
             Op::Create { .. } | Op::Change { .. } | Op::Delete(_) => self.apply_to_slots(op),
             Op::SplitHuge { .. } | Op::RecoverHuge(_) => self.apply_to_slots(op),
-            Op::Store { .. } | Op::Load { .. } | Op::DeviceWrite { .. } => self.apply_to_memory(op),
+            Op::Store { .. } | Op::StoreBytes { .. } | Op::Walk { .. } => self.apply_to_memory(op),
+            Op::Load { .. } | Op::DeviceWrite { .. } => self.apply_to_memory(op),
             Op::Invalidate { .. } | Op::Age { .. } => self.apply_to_memory(op),
+            Op::EnableTracking | Op::Listen(..) | Op::Unlisten(_) => self.apply_to_restrictions(op),
+            Op::Track { .. } | Op::Untrack { .. } => self.apply_to_restrictions(op),
+            Op::Activate | Op::AllowNested => self.apply_to_restrictions(op),
+            Op::SetMaps { .. } | Op::GetMaps { .. } => self.apply_to_restrictions(op),
             _ => self.apply_to_log(op),
         }
     }
@@ -105,6 +121,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     /// The two differ.
     pub fn finish(&mut self) {
         self.take_all();
+        self.compare_watched();
         let written = self.host.written();
         let near = self.ground.base..self.ground.base + self.ground.span.min(4096);
         let homes = self.model.contents.written().into_iter().chain(written).chain(near.map(Home));

@@ -5,7 +5,7 @@ use crate::scene::{Ground, Op, Scene};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
-use vellum_mmu::{AccessedBits, Break, Config, Mmu};
+use vellum_mmu::{AccessedBits, Break, Config, Mmu, SubPageHardware};
 use vellum_pte::{AddressSpace, Format};
 
 /// Three CPUs in normal memory, one in system management mode.
@@ -21,6 +21,8 @@ pub struct Setup {
     pub rule: Rule,
     /// Whether its processors set A and D.
     pub accessed: AccessedBits,
+    /// Whether they have sub-page permissions, where the format has.
+    pub sub_pages: SubPageHardware,
     /// Whether they flush an address that was just opened.
     pub local_flushes: LocalFlushes,
     /// The shoot-down that does nothing; from 1 on.
@@ -43,8 +45,9 @@ impl Setup {
     #[must_use]
     pub fn new(address_bits: u32, rule: Rule) -> Self {
         let ground = Ground { grain: rule.backings.grain(), ..Ground::of_bits(address_bits) };
-        let (accessed, local_flushes) = (AccessedBits::Set, LocalFlushes::Made);
-        Self { ground, rule, accessed, local_flushes, forgotten: None, broken: None }
+        let (accessed, sub_pages) = (AccessedBits::Set, SubPageHardware::Present);
+        let (local_flushes, forgotten, broken) = (LocalFlushes::Made, None, None);
+        Self { ground, rule, accessed, sub_pages, local_flushes, forgotten, broken }
     }
 
     /// Does `ops`. How many shoot-downs that took.
@@ -70,6 +73,7 @@ impl Setup {
             spaces: 2,
             address_bits: Some(self.ground.address_bits),
             accessed: self.accessed,
+            sub_pages: self.sub_pages,
             broken: self.broken,
             ..Config::default()
         };

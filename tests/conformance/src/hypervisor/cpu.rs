@@ -1,18 +1,13 @@
 //! CPUs: what the suite's operations need of one, and the hypervisor's own.
 
-use super::tlb::{Answer, CachedWrite, Tlb};
-use super::{Hypervisor, Memory, RUNNING, locked, pages_of};
-use std::sync::TryLockError;
-use std::sync::atomic::Ordering;
+use super::{Hypervisor, Memory, RUNNING, locked};
+use crate::parts::{Part, parts};
 use vellum_machine::bus::{Bus, BusError, Width};
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::guest::Page;
-use vellum_mmu::{Access, AccessedBits, Mmu, Outcome, Vcpu};
-use vellum_pte::{
-    AddressSpace, ClosedTable, Entry, Format, Gate, Gfn, Gpa, Leaf, Level, PAGE_SIZE, Pfn, Raw,
-    Write,
-};
+use vellum_mmu::{Access, Denial, Mmu, Origin, Outcome, Vcpu, WriteError};
+use vellum_pte::{AddressSpace, ClosedTable, Format, Gpa, PAGE_SIZE, Pfn, SubPageEvent};
 
 /// Why an access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +16,8 @@ pub enum Refused {
     Unmapped,
     /// The memslot or what is behind it is read-only.
     ReadOnly,
+    /// A map of sub-pages forbids it.
+    Denied(Denial),
     /// No memory is behind the page.
     NoBacking,
     /// The memory behind it is being changed.
@@ -38,18 +35,47 @@ pub enum OnRetry {
     Waits,
 }
 
-/// A CPU: eight aligned bytes at a time, in one address space.
+/// Who made a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// The processor.
+    Direct,
+    /// The hypervisor, through a `GuestWriter`.
+    Emulated,
+}
+
+/// What a store is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// An instruction.
+    Instruction,
+    /// A walk of the guest's own page tables, which sets bits there.
+    Walk,
+}
+
+/// A CPU, in one address space.
 pub trait Cpu {
     /// What it does where memory is being changed.
     fn on_retry(&self) -> OnRetry;
+
+    /// The number by which the library's listeners know it.
+    fn number(&self) -> u32;
+
+    /// Stores up to 16 bytes at `at`, across pages too. Who made it, if that can be told.
+    ///
+    /// # Errors
+    /// [`Refused`]; the processor has written nothing.
+    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Option<Way>, Refused>;
 
     /// Stores `value` at `at`.
     ///
     /// # Errors
     /// [`Refused`]; nothing was written.
-    fn store(&mut self, at: Gpa, value: u64) -> Result<(), Refused>;
+    fn store(&mut self, at: Gpa, value: u64) -> Result<(), Refused> {
+        self.store_bytes(at, &value.to_le_bytes(), By::Instruction).map(drop)
+    }
 
-    /// What is at `at`.
+    /// The eight bytes at `at`, which are aligned.
     ///
     /// # Errors
     /// [`Refused`].
@@ -61,8 +87,23 @@ impl<F: WalkedFormat> Cpu for Port<'_, F> {
         OnRetry::Waits
     }
 
-    fn store(&mut self, at: Gpa, value: u64) -> Result<(), Refused> {
-        Bus::store(self, at, Width::Double, value).map_err(refused)
+    fn number(&self) -> u32 {
+        0
+    }
+
+    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Option<Way>, Refused> {
+        assert_eq!(by, By::Instruction, "a port's guest has no page tables");
+        let width = match bytes.len() {
+            1 => Width::Byte,
+            2 => Width::Half,
+            4 => Width::Word,
+            8 => Width::Double,
+            other => panic!("no store of a port has {other} bytes"),
+        };
+        let mut value = [0; 8];
+        value[..bytes.len()].copy_from_slice(bytes);
+        let stored = Bus::store(self, at, width, u64::from_le_bytes(value));
+        stored.map(|()| None).map_err(refused)
     }
 
     fn load(&mut self, at: Gpa) -> Result<u64, Refused> {
@@ -79,12 +120,13 @@ fn refused(error: BusError) -> Refused {
     }
 }
 
-/// A CPU of the [`Hypervisor`]: keeps each translation, and the place of each last-level table, until
-/// a shoot-down or a fault. On Arm a fault is not enough: there a refusal stays until it is flushed.
+/// A CPU of the [`Hypervisor`]: keeps each translation, the place of each last-level table, and what
+/// it has read of sub-pages, until a shoot-down; translations until a fault only. On Arm a fault is
+/// not enough: there a refusal stays until it is flushed.
 pub struct VirtualCpu<'m, F: Format, M: Memory> {
-    mmu: &'m Mmu<F, Hypervisor<M>>,
+    pub(super) mmu: &'m Mmu<F, Hypervisor<M>>,
     vcpu: Vcpu<'m, F, Hypervisor<M>>,
-    space: AddressSpace,
+    pub(super) space: AddressSpace,
     number: usize,
     on_retry: OnRetry,
 }
@@ -93,13 +135,24 @@ pub struct VirtualCpu<'m, F: Format, M: Memory> {
 const FOR_EVER: usize = 10_000;
 
 /// An access that did not come through.
-enum Stopped {
+#[derive(Clone, Copy)]
+pub(super) enum Stopped {
     /// The translation that it met refuses it.
     Refused,
     /// There is no translation.
     Absent,
     /// The entry changed under the walk.
     Changed,
+    /// The walk of the sub-page permission table ended so.
+    AtSubPages(SubPageEvent),
+}
+
+/// An access that the processor does not make.
+enum NotMade {
+    /// Nobody does.
+    Refused(Refused),
+    /// The hypervisor does.
+    ToEmulate,
 }
 
 impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
@@ -121,181 +174,88 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
         Self { on_retry, ..self }
     }
 
-    /// Does `act` to the frame behind `gfn`: by the TLB if it can, else by the tables, else after a
-    /// fault. No shoot-down comes between the translation and the act.
+    /// Does `act` to the frames behind the pages of an access: by the TLB if it can, else by the
+    /// tables, else after a fault. No shoot-down comes between the translations and the act.
     fn access<T>(
         &mut self,
-        gfn: Gfn,
+        (at, length): (Gpa, usize),
         access: Access,
-        act: impl Fn(&Hypervisor<M>, Pfn) -> T,
-    ) -> Result<T, Refused> {
+        act: impl Fn(&Hypervisor<M>, [Pfn; 2]) -> T,
+    ) -> Result<T, NotMade> {
         let hypervisor = self.mmu.embedder();
         let mut faults = 0;
         while faults < FOR_EVER {
             let mut tlb = locked(&hypervisor.tlbs[self.number]);
-            match self.translate(&mut tlb, gfn, access) {
-                Ok(frame) => return Ok(act(hypervisor, frame)),
-                Err(Stopped::Changed) => continue,
+            let (part, stopped) = match self.translate_parts(&mut tlb, (at, length), access) {
+                Ok(frames) => return Ok(act(hypervisor, frames)),
+                Err(stopped) => stopped,
+            };
+            match stopped {
+                Stopped::Changed => continue,
                 // Arm keeps a translation that refuses (Arm ARM D8.16).
-                Err(Stopped::Refused) if is_arm::<F>() => {}
-                Err(_) => hypervisor.memory.unlimited(|| tlb.forget(gfn)),
+                Stopped::Refused if is_arm::<F>() => {}
+                Stopped::AtSubPages(_) => {}
+                _ => hypervisor.memory.unlimited(|| tlb.forget(part.at.gfn())),
             }
             drop(tlb);
-            faults += self.fault(gfn, access)?;
+            faults += self.exit(part.at, access, stopped)?;
         }
-        panic!("it faults for ever at {gfn}");
+        panic!("it faults for ever at {at}");
     }
 
     /// Asks the library; gives how much nearer that is to for ever.
-    fn fault(&mut self, gfn: Gfn, access: Access) -> Result<usize, Refused> {
+    fn exit(&mut self, at: Gpa, access: Access, stopped: Stopped) -> Result<usize, NotMade> {
         RUNNING.set(self.number);
-        match (self.vcpu.fault(self.space, gfn.gpa(), access), self.on_retry) {
-            (Outcome::Mapped | Outcome::Spurious, _) => Ok(1),
-            (Outcome::Retry, OnRetry::GivesUp) => Err(Refused::Retry),
+        let outcome = match stopped {
+            Stopped::AtSubPages(event) => self.vcpu.sub_page_event(self.space, at, event),
+            _ => self.vcpu.fault(self.space, at, access),
+        };
+        Err(NotMade::Refused(match (outcome, self.on_retry) {
+            (Outcome::Mapped | Outcome::Spurious, _) => return Ok(1),
             (Outcome::Retry, OnRetry::Waits) => {
                 std::thread::yield_now();
-                Ok(0)
+                return Ok(0);
             }
-            (Outcome::Mmio, _) => Err(Refused::Unmapped),
-            (Outcome::NoBacking, _) => Err(Refused::NoBacking),
-            (
-                Outcome::ReadOnly | Outcome::Emulate | Outcome::Denied(_) | Outcome::Misconfigured,
-                _,
-            ) => Err(Refused::ReadOnly),
-            (Outcome::OutOfMemory, _) => Err(Refused::OutOfMemory),
-        }
+            (Outcome::Emulate, _) => return Err(NotMade::ToEmulate),
+            (Outcome::Retry, OnRetry::GivesUp) => Refused::Retry,
+            (Outcome::Mmio, _) => Refused::Unmapped,
+            (Outcome::NoBacking, _) => Refused::NoBacking,
+            (Outcome::ReadOnly, _) => Refused::ReadOnly,
+            (Outcome::Denied(denial), _) => Refused::Denied(denial),
+            (Outcome::OutOfMemory, _) => Refused::OutOfMemory,
+            (Outcome::Misconfigured, _) => panic!("misconfigured sub-pages at {at}"),
+        }))
     }
 
-    fn translate(&self, tlb: &mut Tlb, gfn: Gfn, access: Access) -> Result<Pfn, Stopped> {
-        match tlb.answer(self.space, gfn, access) {
-            Answer::Passes(frame) => Ok(frame),
-            Answer::Refuses if is_arm::<F>() => Err(Stopped::Refused),
-            Answer::Refuses | Answer::Unknown => self.walk(tlb, gfn, access),
-        }
-    }
-
-    /// What the tables say, cached. Stores pass if every entry on the way lets them.
-    fn walk(&self, tlb: &mut Tlb, gfn: Gfn, access: Access) -> Result<Pfn, Stopped> {
-        let known = tlb.table(self.space, gfn);
-        let known = known.map(|(table, write)| (table, Level::L1, write));
-        let (mut table, mut level, mut write) =
-            known.or_else(|| self.root(gfn)).ok_or(Stopped::Absent)?;
-        loop {
-            let raw = self.entry(table, level, gfn);
-            match F::decode(raw, level) {
-                Entry::Absent | Entry::Frozen { .. } => return Err(Stopped::Absent),
-                // Parked: for hardware it is not there.
-                Entry::Table { gate: Gate::Closed, .. } if is_arm::<F>() => {
-                    return Err(Stopped::Absent);
-                }
-                Entry::Table { child, gate, .. } => {
-                    write = if gate == Gate::Open { write } else { CachedWrite::Refused };
-                    self.use_table((table, level, gfn), raw)?;
-                    (table, level) = (child, level.below().ok_or(Stopped::Absent)?);
-                    if level == Level::L1 {
-                        let keep = || tlb.keep_table((self.space, gfn), table, write);
-                        self.mmu.embedder().memory.unlimited(keep);
-                    }
-                }
-                Entry::Leaf(leaf) => {
-                    return self.at_leaf(tlb, (table, level, gfn), (raw, leaf), access, write);
-                }
-            }
-        }
-    }
-
-    /// Where a walk begins: one of the root tables, if there is one for the address.
-    fn root(&self, gfn: Gfn) -> Option<(Pfn, Level, CachedWrite)> {
-        let shape = self.mmu.root_shape();
-        let place = gfn.get() >> (u32::from(shape.level.get()) * F::INDEX_BITS);
-        let first = self.mmu.root(self.space).filter(|_| place < u64::from(shape.tables))?;
-        Some((Pfn::new(first.get() + place), shape.level, CachedWrite::Allowed))
-    }
-
-    fn index(level: Level, gfn: Gfn) -> usize {
-        let index = gfn.get() >> (u32::from(level.get() - 1) * F::INDEX_BITS) & 511;
-        usize::try_from(index).expect("nine bits")
-    }
-
-    fn entry(&self, table: Pfn, level: Level, gfn: Gfn) -> Raw {
-        let bank = locked(&self.mmu.embedder().bank);
-        Raw(bank.entry(table, Self::index(level, gfn)).load(Ordering::Acquire))
-    }
-
-    /// What hardware writes to an entry. Says whether the entry still was `old`.
-    fn update(&self, (table, level, gfn): (Pfn, Level, Gfn), old: Raw, new: Raw) -> bool {
-        let bank = locked(&self.mmu.embedder().bank);
-        let entry = bank.entry(table, Self::index(level, gfn));
-        entry.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    }
-
-    fn sets_bits(&self) -> bool {
-        self.mmu.embedder().accessed == AccessedBits::Set
-    }
-
-    /// x86 sets A at every level.
-    fn use_table(&self, at: (Pfn, Level, Gfn), raw: Raw) -> Result<(), Stopped> {
-        let sets = self.sets_bits() && !is_arm::<F>();
-        let done = !sets || self.update(at, raw, F::set_accessed(raw));
-        if done { Ok(()) } else { Err(Stopped::Changed) }
-    }
-
-    /// Keeps what was found, and says whether the access passes. Where a store is what sets D, stores
-    /// pass what has it; on Arm, D is the permission.
-    fn at_leaf(
+    /// All pages that an access touches.
+    fn translate_parts(
         &self,
-        tlb: &mut Tlb,
-        at: (Pfn, Level, Gfn),
-        (raw, leaf): (Raw, Leaf),
+        tlb: &mut super::tlb::Tlb,
+        (at, length): (Gpa, usize),
         access: Access,
-        above: CachedWrite,
-    ) -> Result<Pfn, Stopped> {
-        if is_arm::<F>() && !self.sets_bits() && !leaf.accessed {
-            return Err(Stopped::Absent);
+    ) -> Result<[Pfn; 2], (Part, Stopped)> {
+        let mut frames = [Pfn::new(0); 2];
+        for (frame, part) in frames.iter_mut().zip(parts(at, length)) {
+            *frame = self.translate(tlb, part, access).map_err(|stopped| (part, stopped))?;
         }
-        let (_, level, gfn) = at;
-        let open = above == CachedWrite::Allowed && leaf.write == Write::Storable;
-        let leaf = match open || access != Access::Write {
-            true if self.sets_bits() => self.use_leaf(at, (raw, leaf), access)?,
-            _ => leaf,
-        };
-        let dirty = leaf.dirty || !self.sets_bits() && !is_arm::<F>();
-        let write = if open && dirty { CachedWrite::Allowed } else { CachedWrite::Refused };
-        self.check_sizes(tlb, gfn, level);
-        let keep = || tlb.keep_leaf((self.space, gfn), level, leaf.frame, write);
-        self.mmu.embedder().memory.unlimited(keep);
-        let within = gfn.get() & (pages_of(level) - 1);
-        let passes = access != Access::Write || write == CachedWrite::Allowed;
-        if passes { Ok(Pfn::new(leaf.frame.get() + within)) } else { Err(Stopped::Refused) }
+        Ok(frames)
     }
 
-    /// Sets A, and D for a store.
-    fn use_leaf(
-        &self,
-        at: (Pfn, Level, Gfn),
-        (raw, leaf): (Raw, Leaf),
-        access: Access,
-    ) -> Result<Leaf, Stopped> {
-        let dirty = leaf.dirty || access == Access::Write;
-        let used = Leaf { accessed: true, dirty, ..leaf };
-        let updated = self.update(at, raw, F::encode(Entry::Leaf(used), at.1));
-        if updated { Ok(used) } else { Err(Stopped::Changed) }
-    }
-
-    /// Any CPU may walk at any time: no TLB may hold another size. One that is busy is passed over.
-    fn check_sizes(&self, mine: &Tlb, gfn: Gfn, level: Level) {
-        mine.check_size::<F>(self.space, gfn, level);
-        for tlb in &self.mmu.embedder().tlbs {
-            match tlb.try_lock() {
-                Ok(tlb) => tlb.check_size::<F>(self.space, gfn, level),
-                Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {}
-            }
+    /// The store that the processor did not make.
+    fn emulate(&self, at: Gpa, bytes: &[u8]) -> Result<Option<Way>, Refused> {
+        let writer = self.mmu.guest_writer(Origin::Vcpu(self.number()));
+        match writer.write(self.space, at, bytes) {
+            Ok(()) => Ok(Some(Way::Emulated)),
+            Err(WriteError::NoSlot(_)) => Err(Refused::Unmapped),
+            Err(WriteError::ReadOnly(_)) => Err(Refused::ReadOnly),
+            Err(WriteError::NoBacking(_)) => Err(Refused::NoBacking),
+            Err(WriteError::Denied(denial)) => Err(Refused::Denied(denial)),
         }
     }
 }
 
 /// Whether the processor is one whose tables carry no permissions, and which keeps a refusal.
-const fn is_arm<F: Format>() -> bool {
+pub(super) const fn is_arm<F: Format>() -> bool {
     matches!(F::CLOSED_TABLE, ClosedTable::Parked)
 }
 
@@ -304,24 +264,41 @@ impl<F: Format, M: Memory> Cpu for VirtualCpu<'_, F, M> {
         self.on_retry
     }
 
-    fn store(&mut self, at: Gpa, value: u64) -> Result<(), Refused> {
-        let offset = aligned(at);
-        self.access(at.gfn(), Access::Write, |hypervisor, frame| {
-            let store = || locked(&hypervisor.host).store(frame, offset, &value.to_le_bytes());
-            hypervisor.memory.unlimited(store);
-        })
+    fn number(&self) -> u32 {
+        u32::try_from(self.number).expect("few")
+    }
+
+    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Option<Way>, Refused> {
+        let access = match by {
+            By::Instruction => Access::Write,
+            By::Walk => Access::Walk,
+        };
+        let stored = self.access((at, bytes.len()), access, |hypervisor, frames| {
+            let mut rest = bytes;
+            for (part, frame) in parts(at, bytes.len()).zip(frames) {
+                let (here, after) = rest.split_at(part.length);
+                let store = || locked(&hypervisor.host).store(frame, part.at.offset(), here);
+                hypervisor.memory.unlimited(store);
+                rest = after;
+            }
+        });
+        match stored {
+            Ok(()) => Ok(Some(Way::Direct)),
+            Err(NotMade::ToEmulate) => self.emulate(at, bytes),
+            Err(NotMade::Refused(refused)) => Err(refused),
+        }
     }
 
     fn load(&mut self, at: Gpa) -> Result<u64, Refused> {
-        let offset = usize::try_from(aligned(at)).expect("in the page");
-        self.access(at.gfn(), Access::Read, |hypervisor, frame| {
+        assert!(at.get().is_multiple_of(8) && at.offset() < PAGE_SIZE, "aligned");
+        let offset = usize::try_from(at.offset()).expect("in the page");
+        let loaded = self.access((at, 8), Access::Read, |hypervisor, [frame, _]| {
             let page: Page = locked(&hypervisor.host).load(frame);
             u64::from_le_bytes(page[offset..offset + 8].try_into().expect("eight"))
+        });
+        loaded.map_err(|not_made| match not_made {
+            NotMade::Refused(refused) => refused,
+            NotMade::ToEmulate => panic!("a load at {at} is to be emulated"),
         })
     }
-}
-
-fn aligned(at: Gpa) -> u64 {
-    assert!(at.get().is_multiple_of(8) && at.offset() < PAGE_SIZE, "aligned");
-    at.offset()
 }

@@ -9,7 +9,14 @@ use vellum_pte::{AddressSpace, Format, Gfn, Level, Pfn, Replace};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CachedWrite {
     Allowed,
+    /// Where the sub-page permission table permits them.
+    InPart,
     Refused,
+}
+
+/// Whether an access writes.
+pub(super) const fn is_store(access: Access) -> bool {
+    matches!(access, Access::Write | Access::Walk)
 }
 
 /// What a TLB says of an access.
@@ -17,6 +24,8 @@ pub(super) enum CachedWrite {
 pub(super) enum Answer {
     /// It passes, to this frame.
     Passes(Pfn),
+    /// It passes to this frame if its sub-pages may be written.
+    PassesInPart(Pfn),
     /// A translation is there and refuses it.
     Refuses,
     /// It knows nothing.
@@ -32,6 +41,11 @@ pub(super) struct Tlb {
     leaves: BTreeMap<LeafKey, (Pfn, CachedWrite)>,
     /// Last-level tables by space and 2 MiB, and whether stores pass on the way to them.
     tables: BTreeMap<(AddressSpace, u64), (Pfn, CachedWrite)>,
+    /// Which sub-pages may be written, as the sub-page permission table has it. A fault does not make
+    /// it forget that: the manual names guest-physical mappings only.
+    vectors: BTreeMap<(AddressSpace, Gfn), u64>,
+    /// Where those are, by space and 2 MiB.
+    tables_of_vectors: BTreeMap<(AddressSpace, u64), Pfn>,
 }
 
 const LEVELS: [Level; 3] = [Level::L3, Level::L2, Level::L1];
@@ -46,11 +60,16 @@ impl Tlb {
         let mut answer = Answer::Unknown;
         for level in LEVELS {
             let Some((frame, write)) = self.leaves.get(&key(space, gfn, level)) else { continue };
-            if access != Access::Write || *write == CachedWrite::Allowed {
-                let within = gfn.get() & (pages_of(level) - 1);
-                return Answer::Passes(Pfn::new(frame.get() + within));
+            let within = gfn.get() & (pages_of(level) - 1);
+            let frame = Pfn::new(frame.get() + within);
+            if !is_store(access) || *write == CachedWrite::Allowed {
+                return Answer::Passes(frame);
             }
-            answer = Answer::Refuses;
+            // A walk of the guest's own tables is not eligible (Intel SDM vol. 3C, 29.3.4.1).
+            answer = match (access, write) {
+                (Access::Write, CachedWrite::InPart) => Answer::PassesInPart(frame),
+                _ => Answer::Refuses,
+            };
         }
         answer
     }
@@ -77,6 +96,22 @@ impl Tlb {
         write: CachedWrite,
     ) {
         self.leaves.insert(key(space, gfn, level), (frame, write));
+    }
+
+    pub(super) fn vector(&self, space: AddressSpace, gfn: Gfn) -> Option<u64> {
+        self.vectors.get(&(space, gfn)).copied()
+    }
+
+    pub(super) fn keep_vector(&mut self, page: (AddressSpace, Gfn), vector: u64) {
+        self.vectors.insert(page, vector);
+    }
+
+    pub(super) fn vectors(&self, space: AddressSpace, gfn: Gfn) -> Option<Pfn> {
+        self.tables_of_vectors.get(&(space, gfn.get() >> 9)).copied()
+    }
+
+    pub(super) fn keep_vectors(&mut self, (space, gfn): (AddressSpace, Gfn), table: Pfn) {
+        self.tables_of_vectors.insert((space, gfn.get() >> 9), table);
     }
 
     /// # Panics
@@ -108,5 +143,7 @@ impl Tlb {
     pub(super) fn clear(&mut self) {
         self.leaves.clear();
         self.tables.clear();
+        self.vectors.clear();
+        self.tables_of_vectors.clear();
     }
 }

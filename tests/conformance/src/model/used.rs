@@ -1,6 +1,5 @@
 //! Which pages of a slot the guest has accessed since it was last asked.
 
-use super::Refusal;
 use std::collections::BTreeSet;
 use vellum_pte::{Gfn, GfnRange};
 
@@ -25,9 +24,9 @@ impl Used {
         gfn.get() / self.grain
     }
 
-    pub(super) fn note(&mut self, gfn: Gfn, outcome: Result<(), Refusal>) {
+    pub(super) fn note(&mut self, gfn: Gfn, accessed: Accessed) {
         self.may.insert(self.leaf(gfn));
-        if outcome.is_ok() {
+        if accessed == Accessed::Yes {
             self.must.insert(gfn);
         }
     }
@@ -76,6 +75,15 @@ impl Used {
     pub fn asked(&mut self, range: GfnRange) {
         self.unmapped(range);
     }
+}
+
+/// Whether the processor accessed a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accessed {
+    /// It did.
+    Yes,
+    /// It tried to, or another did it in its place: that may leave a trace or none.
+    Perhaps,
 }
 
 /// What the memory of a VM does while huge leaves come back.

@@ -1,17 +1,29 @@
 //! Accesses of CPUs and devices, and memory that changes under them.
 
 use super::{Op, OutOfMemory, Scene};
-use crate::hypervisor::{Change, Cpu, Home, OnRetry, Refused};
-use crate::model::{Intent, Refusal, Retry};
+use crate::hypervisor::{By, Change, Cpu, Home, OnRetry, Refused, Way};
+use crate::model::{Accessed, Refusal, Retry};
+use crate::parts::parts;
 use std::ops::Range;
-use vellum_mmu::{Embedder, WriteError};
+use vellum_mmu::{Embedder, Origin, WriteError};
 use vellum_pte::{AddressSpace, Format, Gfn, Gpa, SlotId};
 
 impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
     pub(super) fn apply_to_memory(&mut self, op: &Op) -> Result<(), OutOfMemory> {
         match *op {
-            Op::Store { cpu, page, word, value } => return self.store(cpu, page, word, value),
-            Op::Load { cpu, page, word } => return self.load(cpu, page, word),
+            Op::Store { cpu, page, word, value } => {
+                let (at, bytes) = (self.address(page, word), value.to_le_bytes());
+                return self.store(cpu, at, &bytes, By::Instruction);
+            }
+            Op::StoreBytes { cpu, at, ref bytes } => {
+                let at = Gpa::new(self.gfn(0).gpa().get() + at);
+                return self.store(cpu, at, bytes, By::Instruction);
+            }
+            Op::Walk { cpu, page, word, value } => {
+                let (at, bytes) = (self.address(page, word), value.to_le_bytes());
+                return self.store(cpu, at, &bytes, By::Walk);
+            }
+            Op::Load { cpu, page, word } => return self.load(cpu, self.address(page, word)),
             Op::DeviceWrite { space, at, ref bytes } => self.device_write(space, at, bytes),
             Op::Age { id, first, pages } => self.age(SlotId(id), first, pages),
             Op::Invalidate { first, pages, change, ref meanwhile } => {
@@ -23,79 +35,90 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         Ok(())
     }
 
-    fn store(&mut self, cpu: usize, page: u64, word: u64, value: u64) -> Result<(), OutOfMemory> {
-        let at = self.address(page, word);
+    /// A store ends as the model says: made by the processor, by the hypervisor and heard, or by
+    /// nobody.
+    fn store(&mut self, cpu: usize, at: Gpa, bytes: &[u8], by: By) -> Result<(), OutOfMemory> {
         let space = self.cpus[cpu].0;
-        let expected = self.model.access(space, at.gfn(), Intent::Store);
-        if self.may_be_put_off(cpu, at.gfn(), expected) {
+        let attempt = self.model.attempt(space, at, bytes.len(), by);
+        if self.may_be_put_off(cpu, &attempt.opened) {
             return Ok(());
         }
-        let stored = self.library(|scene| scene.cpus[cpu].1.store(at, value));
-        if self.judge(cpu, at, stored, expected)? == Done::Yes {
-            let written = self.model.write(space, at, &value.to_le_bytes());
-            assert_eq!(written, Ok(()), "the model refuses a store at {at}");
+        let stored = self.library(|scene| scene.cpus[cpu].1.store_bytes(at, bytes, by));
+        let place = Place { space, at, length: bytes.len() };
+        if stored.is_err() || attempt.end != Ok(Way::Direct) {
+            self.model.note_opened(space, &attempt.opened);
+        }
+        let end = match attempt.end {
+            Ok(Way::Emulated) if !is_cut_short(&stored) => {
+                let origin = Origin::Vcpu(self.cpus[cpu].1.number());
+                self.model.write(space, at, bytes, origin).map(|()| Way::Emulated)
+            }
+            end => end,
+        };
+        if let Some(way) = self.judge(place, &attempt.opened, stored, end)? {
+            if way == Way::Direct {
+                self.model.store(space, at, bytes);
+            }
         }
         Ok(())
     }
 
-    fn load(&mut self, cpu: usize, page: u64, word: u64) -> Result<(), OutOfMemory> {
-        let at = self.address(page, word);
+    fn load(&mut self, cpu: usize, at: Gpa) -> Result<(), OutOfMemory> {
         let space = self.cpus[cpu].0;
-        let expected = self.model.access(space, at.gfn(), Intent::Load);
-        if self.may_be_put_off(cpu, at.gfn(), expected) {
+        let expected = self.model.may_load(space, at.gfn()).map(|()| Way::Direct);
+        let opened: Vec<Gfn> = expected.iter().map(|_| at.gfn()).collect();
+        if self.may_be_put_off(cpu, &opened) {
             return Ok(());
         }
         let loaded = self.library(|scene| scene.cpus[cpu].1.load(at));
-        if self.judge(cpu, at, loaded.map(drop), expected)? == Done::Yes {
+        let way = loaded.map(|_| Some(Way::Direct));
+        if self.judge(Place { space, at, length: 8 }, &opened, way, expected)?.is_some() {
             assert_eq!(loaded.ok(), self.model.load(space, at).ok(), "what is loaded at {at}");
         }
         Ok(())
     }
 
     /// Whether a CPU that waits where memory is being changed would wait for ever.
-    fn may_be_put_off(&self, cpu: usize, gfn: Gfn, expected: Result<(), Refusal>) -> bool {
+    fn may_be_put_off(&self, cpu: usize, opened: &[Gfn]) -> bool {
         let (space, cpu) = &self.cpus[cpu];
-        let waits = cpu.on_retry() == OnRetry::Waits && expected.is_ok();
-        waits && self.model.retry(*space, gfn) != Retry::No
+        let waits = cpu.on_retry() == OnRetry::Waits;
+        waits && opened.iter().any(|gfn| self.model.retry(*space, *gfn) != Retry::No)
     }
 
-    /// Compares how an access ended.
+    /// Compares how an access ended that has the processor map some pages. Who made it, if it was
+    /// made.
     fn judge(
         &mut self,
-        cpu: usize,
-        at: Gpa,
-        ended: Result<(), Refused>,
-        expected: Result<(), Refusal>,
-    ) -> Result<Done, OutOfMemory> {
-        let space = self.cpus[cpu].0;
-        let retry = self.model.retry(space, at.gfn());
+        place: Place,
+        opened: &[Gfn],
+        ended: Result<Option<Way>, Refused>,
+        expected: Result<Way, Refusal>,
+    ) -> Result<Option<Way>, OutOfMemory> {
+        let Place { space, at, length } = place;
+        let put_off = |retry| opened.iter().any(|gfn| self.model.retry(space, *gfn) == retry);
+        let (must, may) = (put_off(Retry::Must), put_off(Retry::May));
         let ended = match ended {
             Err(Refused::OutOfMemory) => return Err(OutOfMemory),
             Err(Refused::Retry) => {
-                assert_ne!(retry, Retry::No, "{at} in {space:?} is put off");
-                assert_eq!(expected, Ok(()), "{at} in {space:?} is put off");
-                return Ok(Done::No);
+                assert!(must || may, "{at} in {space:?} is put off");
+                return Ok(None);
             }
-            Ok(()) => {
-                assert_ne!(retry, Retry::Must, "an access at {at} in {space:?} passes");
-                Ok(())
-            }
-            Err(Refused::Unmapped) => Err(Refusal::NoSlot),
-            Err(Refused::ReadOnly) => Err(Refusal::ReadOnly),
-            Err(Refused::NoBacking) => Err(Refusal::NoBacking),
+            Ok(way) => Ok(way.or(expected.ok())),
+            Err(refused) => Err(of_cpu(refused)),
         };
-        assert_eq!(ended, expected, "an access at {at} in {space:?}");
-        self.model.note_use(space, at.gfn(), ended);
-        Ok(if ended.is_ok() { Done::Yes } else { Done::No })
+        assert!(!must, "an access at {at} in {space:?} passes");
+        assert_eq!(ended, expected.map(Some), "an access at {at} in {space:?}");
+        let direct = if expected == Ok(Way::Direct) { Accessed::Yes } else { Accessed::Perhaps };
+        parts(at, length).for_each(|part| self.model.note_use(space, part.at.gfn(), direct));
+        Ok(expected.ok())
     }
 
     fn device_write(&mut self, space: u16, at: u64, bytes: &[u8]) {
         let (space, at) = (AddressSpace(space), Gpa::new(self.gfn(0).gpa().get() + at));
-        let write = |scene: &mut Self| {
-            scene.mmu.guest_writer(vellum_mmu::Origin::Device).write(space, at, bytes)
-        };
+        let write =
+            |scene: &mut Self| scene.mmu.guest_writer(Origin::Device).write(space, at, bytes);
         let written = self.library_that_changes_no_entry(write);
-        let expected = self.model.write(space, at, bytes);
+        let expected = self.model.write(space, at, bytes, Origin::Device);
         assert_eq!(written.map_err(of_writer), expected, "a device's write at {at}");
     }
 
@@ -153,17 +176,34 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
     }
 }
 
-/// Whether an access was made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Done {
-    Yes,
-    No,
+/// Where an access is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    space: AddressSpace,
+    at: Gpa,
+    length: usize,
+}
+
+/// Whether a store ended before anybody emulated it.
+const fn is_cut_short(stored: &Result<Option<Way>, Refused>) -> bool {
+    matches!(stored, Err(Refused::Retry | Refused::OutOfMemory))
+}
+
+fn of_cpu(refused: Refused) -> Refusal {
+    match refused {
+        Refused::Unmapped => Refusal::NoSlot,
+        Refused::ReadOnly => Refusal::ReadOnly,
+        Refused::Denied(denial) => Refusal::Denied(denial),
+        Refused::NoBacking => Refusal::NoBacking,
+        Refused::Retry | Refused::OutOfMemory => unreachable!("{refused:?} is no answer"),
+    }
 }
 
 fn of_writer(error: WriteError) -> Refusal {
     match error {
         WriteError::NoSlot(_) => Refusal::NoSlot,
-        WriteError::ReadOnly(_) | WriteError::Denied(_) => Refusal::ReadOnly,
+        WriteError::ReadOnly(_) => Refusal::ReadOnly,
+        WriteError::Denied(denial) => Refusal::Denied(denial),
         WriteError::NoBacking(_) => Refusal::NoBacking,
     }
 }

@@ -2,6 +2,7 @@
 //! first.
 
 use crate::hypervisor::Change;
+use crate::model::Stays;
 use vellum_mmu::{Initial, LogMode, SlotAccess};
 
 /// One operation.
@@ -48,6 +49,26 @@ pub enum Op {
         /// Which eight bytes of it, below 512.
         word: u64,
         /// What.
+        value: u64,
+    },
+    /// A CPU stores any bytes anywhere, across pages too.
+    StoreBytes {
+        /// Which.
+        cpu: usize,
+        /// Where, in bytes from the ground's first page.
+        at: u64,
+        /// What, 16 bytes at most.
+        bytes: Vec<u8>,
+    },
+    /// A CPU sets bits in the guest's own page tables.
+    Walk {
+        /// Which.
+        cpu: usize,
+        /// The page.
+        page: u64,
+        /// Which eight bytes of it, below 512.
+        word: u64,
+        /// What is there then.
         value: u64,
     },
     /// A CPU loads.
@@ -131,6 +152,52 @@ pub enum Op {
         first: u64,
         /// How many.
         pages: u64,
+    },
+    /// Lets pages be tracked.
+    EnableTracking,
+    /// Registers a listener.
+    Listen(u16, Stays),
+    /// Ends that.
+    Unlisten(u16),
+    /// Tracks a page once more.
+    Track {
+        /// The address space.
+        space: u16,
+        /// The page.
+        page: u64,
+    },
+    /// Tracks a page once less.
+    Untrack {
+        /// The address space.
+        space: u16,
+        /// The page.
+        page: u64,
+    },
+    /// Lets maps of sub-pages be set.
+    Activate,
+    /// Lets the VM run guests of its own.
+    AllowNested,
+    /// Gives consecutive pages maps of their sub-pages.
+    SetMaps {
+        /// The address space.
+        space: u16,
+        /// The first page.
+        first: u64,
+        /// How: 0, or what is not known.
+        flags: u32,
+        /// The maps.
+        maps: Vec<u32>,
+    },
+    /// Looks at them.
+    GetMaps {
+        /// The address space.
+        space: u16,
+        /// The first page.
+        first: u64,
+        /// How many.
+        pages: usize,
+        /// How: 0, or what is not known.
+        flags: u32,
     },
     /// Changes what is behind some pages.
     Invalidate {
