@@ -85,7 +85,8 @@ enum Registered {
 
 struct Entry<F: Format, E: Embedder> {
     id: ListenerId,
-    listener: Arc<dyn WriteListener<F, E>>,
+    /// `None` once the library lets go of it.
+    listener: Option<Arc<dyn WriteListener<F, E>>>,
     /// Calls under way.
     calls: usize,
     registered: Registered,
@@ -100,6 +101,14 @@ impl<F: Format, E: Embedder> Entry<F, E> {
 struct List<F: Format, E: Embedder> {
     entries: Vec<Entry<F, E>>,
     next: u64,
+}
+
+impl<F: Format, E: Embedder> List<F, E> {
+    /// The listener, if its last call is over.
+    fn take_if_over(&mut self, id: ListenerId) -> Option<Arc<dyn WriteListener<F, E>>> {
+        let mut entries = self.entries.iter_mut();
+        entries.find(|entry| entry.id == id && entry.is_over())?.listener.take()
+    }
 }
 
 /// All listeners of a VM, in the order in which they came.
@@ -124,7 +133,8 @@ impl<F: Format, E: Embedder> Listeners<F, E> {
         try_reserve_one(&mut list.entries)?;
         let id = ListenerId(list.next);
         list.next += 1;
-        list.entries.push(Entry { id, listener, calls: 0, registered: Registered::Yes });
+        let (listener, registered) = (Some(listener), Registered::Yes);
+        list.entries.push(Entry { id, listener, calls: 0, registered });
         // A writer whose bytes our caller does not see from now on finds this.
         self.count.fetch_add(1, Ordering::AcqRel);
         fence_after_rmw();
@@ -137,12 +147,12 @@ impl<F: Format, E: Embedder> Listeners<F, E> {
         if let Some(entry) = list.entries.iter_mut().find(|entry| entry.id == id) {
             entry.registered = Registered::No;
         }
-        let gone = self.remove_if_over(&mut list, id);
+        let over = list.take_if_over(id);
         drop(list);
-        drop(gone);
+        self.let_go(id, over, embedder);
     }
 
-    /// Waits until no call is under way.
+    /// Waits until no call is under way and the library has let go of the listener.
     pub(super) fn wait(&self, id: ListenerId, mmu: &Mmu<F, E>) {
         let there = || self.list.lock(&mmu.embedder).entries.iter().any(|entry| entry.id == id);
         while !mmu.breaks.has(Break::LeaveUnderCall) && there() {
@@ -171,7 +181,9 @@ impl<F: Format, E: Embedder> Listeners<F, E> {
         let mut last = ListenerId(0);
         while let Some(under_way) = self.begin_after(last, mmu) {
             last = under_way.call.id;
-            what(&*under_way.listener, &under_way.call);
+            if let Some(listener) = &under_way.listener {
+                what(&**listener, &under_way.call);
+            }
         }
     }
 
@@ -181,9 +193,9 @@ impl<F: Format, E: Embedder> Listeners<F, E> {
         let later =
             |entry: &&mut Entry<F, E>| entry.id > last && entry.registered == Registered::Yes;
         let entry = list.entries.iter_mut().find(later)?;
+        let listener = entry.listener.clone()?;
         entry.calls += 1;
-        let call = Call { mmu, id: entry.id };
-        Some(UnderWay { listener: Arc::clone(&entry.listener), call })
+        Some(UnderWay { listener: Some(listener), call: Call { mmu, id: entry.id } })
     }
 
     fn end(&self, id: ListenerId, embedder: &E) {
@@ -191,28 +203,49 @@ impl<F: Format, E: Embedder> Listeners<F, E> {
         if let Some(entry) = list.entries.iter_mut().find(|entry| entry.id == id) {
             entry.calls -= 1;
         }
-        let gone = self.remove_if_over(&mut list, id);
+        let over = list.take_if_over(id);
         drop(list);
-        drop(gone);
+        self.let_go(id, over, embedder);
     }
 
-    /// Gives the entry back, to be dropped without the lock: that runs the listener's own code.
-    fn remove_if_over(&self, list: &mut List<F, E>, id: ListenerId) -> Option<Entry<F, E>> {
-        let place = list.entries.iter().position(|entry| entry.id == id && entry.is_over())?;
-        self.count.fetch_sub(1, Ordering::AcqRel);
-        Some(list.entries.remove(place))
+    /// Drops a listener whose last call is over, **and only then its entry**, which is what
+    /// [`wait`](Self::wait) looks for. Without the lock: that runs the listener's own code.
+    fn let_go(&self, id: ListenerId, over: Option<Arc<dyn WriteListener<F, E>>>, embedder: &E) {
+        if over.is_some() {
+            let _entry = LastOf { listeners: self, id, embedder };
+            drop(over);
+        }
+    }
+}
+
+/// The entry of a listener that the library lets go of: goes when this is dropped, by a panic of the
+/// listener's own code too.
+struct LastOf<'a, F: Format, E: Embedder> {
+    listeners: &'a Listeners<F, E>,
+    id: ListenerId,
+    embedder: &'a E,
+}
+
+impl<F: Format, E: Embedder> Drop for LastOf<'_, F, E> {
+    fn drop(&mut self) {
+        let Self { listeners, id, embedder } = *self;
+        listeners.list.lock(embedder).entries.retain(|entry| entry.id != id);
+        listeners.count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 /// A call under way: ends when it is dropped, by a panic too.
 struct UnderWay<'a, F: Format, E: Embedder> {
-    listener: Arc<dyn WriteListener<F, E>>,
+    /// Always there, until this is dropped.
+    listener: Option<Arc<dyn WriteListener<F, E>>>,
     call: Call<'a, F, E>,
 }
 
 impl<F: Format, E: Embedder> Drop for UnderWay<'_, F, E> {
     fn drop(&mut self) {
         let Call { mmu, id } = self.call;
+        // Before the call counts as over: whoever waits for that finds the listener let go of.
+        self.listener = None;
         mmu.listeners.end(id, &mmu.embedder);
     }
 }

@@ -41,7 +41,8 @@ impl<M: Deref<Target: Unregister>> core::fmt::Debug for Registration<M> {
 }
 
 impl<M: Deref<Target: Unregister>> Registration<M> {
-    /// Ends the registration and returns when no call to the listener is under way.
+    /// Ends the registration and returns when no call to the listener is under way, and the library
+    /// has let go of it.
     ///
     /// From inside of a call to the same listener this would wait for itself for ever: drop the
     /// registration there, or use [`Call::unregister`](super::Call::unregister).
