@@ -44,8 +44,8 @@ impl<M: Deref<Target: Unregister>> Registration<M> {
     /// Ends the registration and returns when no call to the listener is under way, and the library
     /// has let go of it.
     ///
-    /// From inside of a call to the same listener this would wait for itself for ever: drop the
-    /// registration there, or use [`Call::unregister`](super::Call::unregister).
+    /// From inside of a call to the same listener, or of its own drop, this would wait for itself for
+    /// ever: drop the registration there, or use [`Call::unregister`](super::Call::unregister).
     pub fn unregister(self) {
         self.vm.leave(Id(self.id));
         self.vm.wait(Id(self.id));
