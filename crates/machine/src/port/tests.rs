@@ -4,6 +4,7 @@ mod across;
 mod partial;
 mod sizes;
 mod stale;
+mod sub_pages;
 
 use super::fault::Part;
 use super::host::HostAddress;

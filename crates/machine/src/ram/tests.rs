@@ -52,6 +52,53 @@ fn a_page_is_no_larger_than_the_memory_around_it() {
     assert_eq!(ram.page(Gfn::new(end / PAGE_SIZE)), None);
 }
 
+/// A board's first page, at home and away.
+fn at_home_and_away(test: impl Fn(&Ram, Gfn)) {
+    let first = range(GIB, 2 * PAGE_SIZE);
+    let ram = ram(&[first], PageSize::Small);
+    test(&ram, first.first());
+    ram.move_page(first.first()).expect("the host has memory");
+    test(&ram, first.first());
+}
+
+fn word(ram: &Ram, gfn: Gfn, offset: u64) -> u64 {
+    // No memory holds it by chance.
+    ram.compare_exchange(gfn, offset, 0x1357_9bdf_0246_8ace, &[0; 8]).expect("RAM")
+}
+
+#[test]
+fn bytes_of_every_length_are_written_where_they_belong() {
+    at_home_and_away(|ram, gfn| {
+        for length in 1..=16 {
+            for offset in 0..8 {
+                ram.write(gfn, 64, &[0; 32]).expect("RAM");
+                let bytes: Vec<u8> = (1..=length).collect();
+                ram.write(gfn, 64 + offset, &bytes).expect("RAM");
+                let found = [64, 72, 80].map(|at| word(ram, gfn, at).to_le_bytes()).concat();
+                let place = usize::try_from(offset).expect("small");
+                let expected = [&[0; 8][..place], &bytes, &[0; 24]].concat();
+                assert_eq!(found, expected[..24], "{length} at {offset}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_exchange_puts_its_bytes_there_if_memory_holds_what_it_expects() {
+    at_home_and_away(|ram, gfn| {
+        ram.write(gfn, 8, &7u64.to_le_bytes()).expect("RAM");
+        let exchange =
+            |offset, expected, new: &[u8]| ram.compare_exchange(gfn, offset, expected, new);
+        assert_eq!(exchange(8, 6, &9u64.to_le_bytes()).expect("RAM"), 7);
+        assert_eq!(exchange(8, 7, &9u64.to_le_bytes()).expect("RAM"), 7);
+        assert_eq!(exchange(12, 0, &5u32.to_le_bytes()).expect("RAM"), 0);
+        assert_eq!(exchange(8, 9, &1u32.to_le_bytes()).expect("RAM"), 9, "a word is a word");
+        assert_eq!(word(ram, gfn, 8), 5 << 32 | 1);
+        assert!(exchange(10, 0, &[0; 4]).is_err(), "it is not aligned");
+        assert!(exchange(8, 0, &[0; 3]).is_err(), "no processor has such words");
+    });
+}
+
 #[test]
 fn no_page_is_larger_than_was_chosen() {
     let largest = |pages| page(&ram(&[range(GIB, 2 * GIB)], pages), GIB).largest;

@@ -28,6 +28,26 @@ impl Probe {
         self.write(gpa, level, self.read(gpa, level) & !bits);
     }
 
+    /// The entry at `level` of the sub-page permission table whose root is `root`. Level 1 has the
+    /// vector.
+    pub(crate) fn spp(root: Pfn, gpa: Gpa, level: u8) -> u64 {
+        Self::spp_entry(root, gpa, level).load()
+    }
+
+    /// Toggles `bits` of it, and tells nobody.
+    pub(crate) fn toggle_spp(root: Pfn, gpa: Gpa, level: u8, bits: u64) {
+        let entry = Self::spp_entry(root, gpa, level);
+        entry.store(entry.load() ^ bits);
+    }
+
+    fn spp_entry(root: Pfn, gpa: Gpa, level: u8) -> EntryAt {
+        let table = (level..4).rev().fold(root, |table, above| {
+            let raw = EntryAt { table, index: index(gpa, above + 1) }.load();
+            Pfn::of_address(raw & ADDRESS)
+        });
+        EntryAt { table, index: index(gpa, level) }
+    }
+
     fn entry(self, gpa: Gpa, level: u8) -> EntryAt {
         let Self { root, regime } = self;
         let first = root_table(Request {

@@ -34,7 +34,7 @@ impl SubPages {
     pub(crate) const NONE: Self = Self(0);
 
     /// What a vector permits; `None` where a reserved bit is set.
-    fn of_vector(raw: u64) -> Option<Self> {
+    pub(super) fn of_vector(raw: u64) -> Option<Self> {
         let permitted = |sub_page: &u32| raw >> (2 * sub_page) & 1 != 0;
         let sub_pages =
             (0..u32::BITS).filter(permitted).fold(0, |all, sub_page| all | 1 << sub_page);
@@ -90,7 +90,7 @@ pub(super) fn look_up(
     }
 }
 
-fn next_table(raw: u64) -> Result<Pfn, SppFailure> {
+pub(super) fn next_table(raw: u64) -> Result<Pfn, SppFailure> {
     if raw & VALID == 0 {
         return Err(SppFailure::Miss);
     }

@@ -2,7 +2,10 @@
 
 use super::*;
 use proptest::prelude::*;
-use vellum_pte::{ClosedTable, Entry, Gate, Leaf, Level, Write};
+use vellum_pte::{
+    ClosedTable, Entry, Gate, Leaf, Level, PAGE_SIZE, Sppt, SubPageFormat, SubPageMap, TableFormat,
+    Write,
+};
 
 const LEVELS: [Level; 4] = [Level::L1, Level::L2, Level::L3, Level::L4];
 
@@ -39,7 +42,47 @@ fn on_tables<F: WalkedFormat>(child: Pfn, gate: Gate, level: Level) -> Result<()
     Ok(())
 }
 
+/// What the walker says to an upper entry of a sub-page permission table.
+fn next_of(child: Pfn, gate: Gate, level: Level) -> Result<Pfn, SppFailure> {
+    crate::walker::spp::next_table(Sppt::encode(Entry::table(child, gate), level).0)
+}
+
 proptest! {
+    #[test]
+    fn on_vectors_of_sub_pages(bits in any::<u32>()) {
+        let vector = Sppt::vector(SubPageMap::new(bits));
+        prop_assert_eq!(SubPages::of_vector(vector.0), Some(SubPages::new(bits)));
+        let map = SubPageMap::new(bits);
+        for offset in (0..PAGE_SIZE).step_by(64) {
+            let walked = SubPages::new(bits).permit(Gpa::new(offset), 64);
+            prop_assert_eq!(walked, map.first_denied(offset..offset + 64).is_none());
+        }
+    }
+
+    #[test]
+    fn on_tables_above_vectors(
+        frame in 0u64..1 << 36,
+        level in prop::sample::select(LEVELS[1..].to_vec()),
+    ) {
+        let child = Pfn::new(frame);
+        prop_assert_eq!(next_of(child, Gate::Open, level), Ok(child));
+        prop_assert_eq!(next_of(child, Gate::Closed, level), Err(SppFailure::Miss));
+    }
+
+    #[test]
+    fn on_which_leaves_ask_for_sub_pages(
+        number in any::<u32>(),
+        write in prop::sample::select(
+            vec![Write::Storable, Write::Liftable, Write::Denied, Write::Partial],
+        ),
+    ) {
+        let leaf = leaf_at(Level::L1, u64::from(number), write);
+        let raw = Ept::encode(Entry::Leaf(leaf), Level::L1).0;
+        let asks = raw & EptWalker::SUB_PAGE_WRITES != 0;
+        prop_assert_eq!(asks, write == Write::Partial);
+        on_leaves::<Ept>(leaf, Level::L1)?;
+    }
+
     #[test]
     fn on_leaves_of_all_sizes(
         number in any::<u32>(),

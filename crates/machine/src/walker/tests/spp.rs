@@ -196,6 +196,19 @@ const ROWS: &[Row] = &[
         ..BASE
     },
     Row {
+        rule: "the processor's own write to the guest's page tables does not ask",
+        access: Access::Walk,
+        end: End::Violation,
+        ..BASE
+    },
+    Row {
+        rule: "nor does it miss",
+        access: Access::Walk,
+        spp: &[(4, 1)],
+        end: End::Violation,
+        ..BASE
+    },
+    Row {
         rule: "a page that may not be read may not be written",
         ept: &[(1, EPT_W | EPT_R | SPP)],
         end: End::Violation,
