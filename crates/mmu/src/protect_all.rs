@@ -3,6 +3,7 @@
 use crate::breaks::Break;
 use crate::embedder::Embedder;
 use crate::mmu::{Mmu, State};
+use crate::table::Table;
 use vellum_pte::Format;
 
 impl<F: Format, E: Embedder> Mmu<F, E> {
@@ -20,19 +21,37 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let state = self.enter();
         let turn = self.protection.turn(&self.embedder);
         let generation = self.protection.advance(&turn);
-        let roots = if self.breaks.has(Break::OneRoot) { 1 } else { usize::MAX };
-        for root in state.roots.all().take(roots) {
-            let mut locked = root.lock(self.context());
-            root.settle(&mut locked, generation, self.context());
-        }
-        // The entries that a store may pass without the ones above: they are closed at their own root.
-        for root in state.sub_pages.roots().filter(|_| !self.breaks.has(Break::OpenSubPageRoot)) {
-            let mut locked = root.lock(self.context());
-            root.settle(&mut locked, generation, self.context());
-        }
+        self.close_roots(&state, generation);
         drop(turn);
         drop(state);
         debt.pay();
+    }
+
+    fn close_roots(&self, state: &State<F>, generation: u64) {
+        let roots = if self.breaks.has(Break::OneRoot) { 1 } else { usize::MAX };
+        let mut sub_pages = state.sub_pages.roots();
+        for root in state.roots.all().take(roots) {
+            self.close_both(root, sub_pages.next(), generation);
+        }
+    }
+
+    /// Closes the two ways that a store may take: the tables of pages, and those of sub-pages, which
+    /// it asks where the former are read-only. **Neither lock is given back before both are
+    /// settled**: whoever settles leaves for this generation finds no way to them open.
+    fn close_both(
+        &self,
+        pages: &Table<F>,
+        sub_pages: Option<&Table<F::SubPages>>,
+        generation: u64,
+    ) {
+        let context = self.context();
+        let sub_pages = sub_pages.filter(|_| !self.breaks.has(Break::OpenSubPageRoot));
+        let mut beside = sub_pages.map(|root| (root, root.lock(context)));
+        let mut locked = pages.lock(context);
+        pages.settle(&mut locked, generation, context);
+        if let Some((root, locked)) = &mut beside {
+            root.settle(locked, generation, context);
+        }
     }
 
     /// Ends write-protect-all, lazily: what is closed opens at the next write.

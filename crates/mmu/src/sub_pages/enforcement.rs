@@ -43,7 +43,8 @@ impl<F: Format> Enforcement<F> {
         if let Self::ByTables(roots) = self { Some(roots) } else { None }
     }
 
-    /// The root tables.
+    /// The root tables, one for each of the pages' own: formats with sub-page tables have single
+    /// roots.
     pub(crate) fn roots(&self) -> impl Iterator<Item = &Table<F::SubPages>> {
         self.tables().into_iter().flat_map(Roots::all)
     }

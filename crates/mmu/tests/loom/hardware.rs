@@ -1,7 +1,7 @@
 //! A machine small enough for loom: its vCPUs walk the tables in an access window that a shoot-down
 //! waits out, and keep what they walked until they are told, or until that address faults.
 
-use crate::tlb::{Tlb, Translation, Upper};
+use crate::tlb::{Place, Stores, Tlb, Translation, Upper};
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Arc, Mutex, MutexGuard};
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use vellum_pte::{
 };
 
 pub const VCPUS: usize = 2;
-const ENTRIES: usize = 2;
+pub(crate) const ENTRIES: usize = 2;
 
 /// So many words lie between the first entries of two roots side by side.
 const ROOTS_APART: usize = 512;
@@ -74,8 +74,20 @@ pub struct Registers {
     /// The first root of each address space.
     pub roots: [u64; 2],
     pub level: Level,
+    /// The root of each address space's sub-page tables, where it was told of one.
+    pub sub_page_roots: [Option<u64>; 2],
     /// Pages of an address space.
     pub pages: usize,
+}
+
+/// What becomes of an access.
+pub enum Attempt<T> {
+    /// It retires.
+    Done(T),
+    /// It faults.
+    Fault,
+    /// The walk of the sub-page tables finds nothing.
+    Miss,
 }
 
 pub struct Hardware<F> {
@@ -112,7 +124,7 @@ impl<F: Format> Hardware<F> {
         }
     }
 
-    fn word(&self, frame: u64, index: usize) -> Result<&EntryWord, Objection> {
+    pub(crate) fn word(&self, frame: u64, index: usize) -> Result<&EntryWord, Objection> {
         let frames = self.frames();
         let number = usize::try_from(frame).expect("small");
         if frames.released[number] {
@@ -189,21 +201,21 @@ impl<F: Format> Hardware<F> {
         *unpoisoned(self.also.lock()) = also.map(std::sync::Arc::from);
     }
 
-    /// One access that stores: TLB or walk, and the store, in one window. Says whether it retired.
-    pub fn store(&self, on: Registers, cpu: usize, page: usize, value: u64) -> bool {
-        self.access(on, cpu, page, Access::Write, |memory| memory.store(value, Ordering::Release))
-            .is_some()
+    /// One access that stores: TLB or walk, and the store, in one window.
+    pub fn store(&self, on: Registers, cpu: usize, place: Place, value: u64) -> Attempt<()> {
+        self.access(on, cpu, place, Access::Write, |memory| memory.store(value, Ordering::Release))
     }
 
     /// The same for a load.
-    pub fn load(&self, on: Registers, cpu: usize, page: usize) -> Option<u64> {
-        self.access(on, cpu, page, Access::Read, |memory| memory.load(Ordering::Acquire))
+    pub fn load(&self, on: Registers, cpu: usize, page: usize) -> Attempt<u64> {
+        let place = Place::of(page);
+        self.access(on, cpu, place, Access::Read, |memory| memory.load(Ordering::Acquire))
     }
 
     /// A walk that nobody asked for, as hardware makes them.
     pub fn prefetch(&self, on: Registers, cpu: usize, page: usize) {
         let mut tlb = self.window(cpu);
-        let walked = self.walk(on, &mut tlb, page, Access::Read);
+        let walked = self.walk(on, &mut tlb, Place::of(page), Access::Read);
         drop(tlb);
         walked.map(drop).unwrap_or_else(|objection| panic!("{objection}"));
     }
@@ -212,45 +224,47 @@ impl<F: Format> Hardware<F> {
         &self,
         on: Registers,
         cpu: usize,
-        page: usize,
+        place: Place,
         access: Access,
         retire: impl FnOnce(&AtomicU64) -> T,
-    ) -> Option<T> {
+    ) -> Attempt<T> {
         self.step();
         let mut tlb = self.window(cpu);
-        let walked = match tlb.find(page, access) {
-            Some(known) => Ok(Some(known)),
-            None => self.walk(on, &mut tlb, page, access),
+        let walked = match tlb.find(place, access) {
+            Some(known) => Ok(Attempt::Done(known)),
+            None => self.walk(on, &mut tlb, place, access),
         };
-        let done = match walked {
-            Ok(Some(known)) => Ok(Some(retire(&self.memory[known.frame_of(page)]))),
-            Ok(None) => {
-                tlb.forget(page);
-                Ok(None)
+        let done = walked.map(|walked| match walked {
+            Attempt::Done(known) => Attempt::Done(retire(&self.memory[known.frame_of(place.page)])),
+            Attempt::Fault => {
+                tlb.forget(place.page);
+                Attempt::Fault
             }
-            Err(objection) => Err(objection),
-        };
+            Attempt::Miss => Attempt::Miss,
+        });
         // A panic inside of the window would poison it for what is dropped then.
         drop(tlb);
         done.unwrap_or_else(|objection| panic!("{objection}"))
     }
 
-    /// From the lowest entry that is cached, or from the root. `None`: a fault.
+    /// From the lowest entry that is cached, or from the root.
     fn walk(
         &self,
         on: Registers,
         tlb: &mut Tlb,
-        page: usize,
+        place: Place,
         access: Access,
-    ) -> Result<Option<Translation>, Objection> {
-        let mut at = tlb.upper(page).unwrap_or_else(|| on.root(page));
+    ) -> Result<Attempt<Translation>, Objection> {
+        let mut at = tlb.upper(place.page).unwrap_or_else(|| on.root(place.page));
         loop {
             let pages = at.pages / ENTRIES;
-            let first = page & !(pages - 1);
-            let word = self.word(at.table, page / pages % ENTRIES)?;
+            let first = place.page & !(pages - 1);
+            let word = self.word(at.table, place.page / pages % ENTRIES)?;
             let raw = Raw(word.load(Ordering::Acquire));
             match F::decode(raw, at.level) {
-                Entry::Table { gate: Gate::Closed, .. } if parks::<F>() => return Ok(None),
+                Entry::Table { gate: Gate::Closed, .. } if parks::<F>() => {
+                    return Ok(Attempt::Fault);
+                }
                 Entry::Table { child, gate, .. } => {
                     let open = at.open && gate == Gate::Open;
                     at = Upper { first, pages, level: below(at.level), table: child.get(), open };
@@ -258,22 +272,33 @@ impl<F: Format> Hardware<F> {
                 }
                 Entry::Leaf(leaf) => {
                     let frame = usize::try_from(leaf.frame.get()).expect("small");
-                    let storable = at.open && leaf.write == Write::Storable;
-                    let found = Translation { first, pages, frame, storable };
+                    let stores = match at.open && leaf.write == Write::Storable {
+                        true => Stores::All,
+                        false => Stores::None,
+                    };
+                    let found = Translation { first, pages, frame, stores };
                     if F::REPLACE == Replace::BreakFirst && tlb.has_other_size(found) {
                         return Err("both sizes at once");
                     }
-                    if access == Access::Write && !storable {
-                        return Ok(None);
+                    let asks = access == Access::Write && stores == Stores::None;
+                    let found = match asks && F::is_partial(raw) {
+                        false => found,
+                        true => match self.permitted(on, tlb, place.page)? {
+                            None => return Ok(Attempt::Miss),
+                            Some(stores) => Translation { stores, ..found },
+                        },
+                    };
+                    if !found.lets_pass(place, access) {
+                        return Ok(Attempt::Fault);
                     }
                     match self.use_leaf(word, raw, leaf) {
                         Some(true) => tlb.keep(found),
                         Some(false) => continue,
-                        None => return Ok(None),
+                        None => return Ok(Attempt::Fault),
                     }
-                    return Ok(Some(found));
+                    return Ok(Attempt::Done(found));
                 }
-                Entry::Absent | Entry::Frozen { .. } => return Ok(None),
+                Entry::Absent | Entry::Frozen { .. } => return Ok(Attempt::Fault),
             }
         }
     }
@@ -308,6 +333,11 @@ fn unpoisoned<G>(locked: LockResult<G>) -> G {
 }
 
 impl Registers {
+    pub(crate) fn sub_page_root(&self, page: usize) -> Option<Upper> {
+        let table = self.sub_page_roots[page / self.pages]?;
+        Some(Upper { table, ..self.root(page) })
+    }
+
     fn root(&self, page: usize) -> Upper {
         let pages = 1 << self.level.get();
         let (space, place) = (page / self.pages, page % self.pages / pages);
@@ -317,14 +347,14 @@ impl Registers {
 }
 
 /// What hardware says of what must not be, once its window is closed.
-type Objection = &'static str;
+pub(crate) type Objection = &'static str;
 
 /// Whether a closed table is invalid for this hardware.
 fn parks<F: Format>() -> bool {
     F::CLOSED_TABLE == ClosedTable::Parked
 }
 
-fn below(level: Level) -> Level {
+pub(crate) fn below(level: Level) -> Level {
     level.below().expect("a table is not at the last level")
 }
 

@@ -12,6 +12,8 @@ mod harvest;
 mod invalidation;
 mod manual;
 mod parking;
+mod partial;
+mod permissions;
 mod protect_all;
 mod reclaim;
 mod recover;

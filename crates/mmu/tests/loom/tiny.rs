@@ -212,7 +212,11 @@ impl<A: Like> Format for Tiny<A> {
     }
 }
 
-/// Sub-page tables as small: two levels, then vectors.
+/// In an entry above the vectors of the sub-page tables: it counts. Its frame is where a leaf's is.
+pub const SUB_PAGE_TABLE_VALID: u64 = 1 << 0;
+
+/// Sub-page tables as small, with as many levels. The last one's entries are vectors: bit i is for
+/// sub-page i.
 pub struct TinySppt;
 
 impl TableFormat for TinySppt {
@@ -226,7 +230,7 @@ impl TableFormat for TinySppt {
 
     fn encode(entry: Entry, _: Level) -> Raw {
         Raw(match entry {
-            Entry::Table { child, gate: Gate::Open, .. } => child.address() | VALID,
+            Entry::Table { child, gate: Gate::Open, .. } => child.address() | SUB_PAGE_TABLE_VALID,
             Entry::Table { child, gate: Gate::Closed, .. } => child.address(),
             _ => 0,
         })
@@ -237,15 +241,15 @@ impl TableFormat for TinySppt {
     }
 
     fn is_storable(raw: Raw) -> bool {
-        raw.0 & VALID != 0
+        raw.0 & SUB_PAGE_TABLE_VALID != 0
     }
 
     fn open(raw: Raw) -> Raw {
-        Raw(raw.0 | VALID)
+        Raw(raw.0 | SUB_PAGE_TABLE_VALID)
     }
 
     fn close(raw: Raw) -> Raw {
-        Raw(raw.0 & !VALID)
+        Raw(raw.0 & !SUB_PAGE_TABLE_VALID)
     }
 }
 

@@ -3,16 +3,50 @@
 use vellum_mmu::Access;
 use vellum_pte::Level;
 
+/// A byte that is accessed.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub page: usize,
+    pub sub_page: u32,
+}
+
+impl Place {
+    /// The first byte of a page.
+    pub const fn of(page: usize) -> Self {
+        Self { page, sub_page: 0 }
+    }
+}
+
+/// Which stores a translation lets pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stores {
+    /// None.
+    None,
+    /// Those to sub-pages whose bit is set.
+    Partly(u64),
+    /// All.
+    All,
+}
+
 /// A leaf, with the permission of the whole path to it.
 #[derive(Clone, Copy)]
 pub struct Translation {
     pub first: usize,
     pub pages: usize,
     pub frame: usize,
-    pub storable: bool,
+    pub stores: Stores,
 }
 
 impl Translation {
+    pub fn lets_pass(&self, place: Place, access: Access) -> bool {
+        access == Access::Read
+            || match self.stores {
+                Stores::None => false,
+                Stores::Partly(vector) => vector >> place.sub_page & 1 != 0,
+                Stores::All => true,
+            }
+    }
+
     pub fn frame_of(&self, page: usize) -> usize {
         self.frame + page - self.first
     }
@@ -38,25 +72,31 @@ impl Upper {
     }
 }
 
-/// Leaves of both sizes, and upper entries. The least helpful one that architectures allow: it loses
-/// nothing by itself, and of two leaves for a page takes the one that lets a store pass.
+/// Leaves of both sizes, and upper entries, those of sub-page tables too. The least helpful one that
+/// architectures allow: it loses nothing by itself, and of two leaves for a page takes the one that
+/// lets a store pass.
 #[derive(Default)]
 pub struct Tlb {
     leaves: Vec<Translation>,
     uppers: Vec<Upper>,
+    sub_page_tables: Vec<Upper>,
 }
 
 impl Tlb {
-    /// A leaf that lets an access to the page pass.
-    pub fn find(&self, page: usize, access: Access) -> Option<Translation> {
-        let passes = |leaf: &&Translation| leaf.storable || access != Access::Write;
-        self.leaves.iter().filter(|leaf| leaf.covers(page)).find(passes).copied()
+    /// A leaf that lets an access pass.
+    pub fn find(&self, place: Place, access: Access) -> Option<Translation> {
+        let there = self.leaves.iter().filter(|leaf| leaf.covers(place.page));
+        there.copied().find(|leaf| leaf.lets_pass(place, access))
     }
 
     /// The lowest table above a page that is cached.
     pub fn upper(&self, page: usize) -> Option<Upper> {
-        let above = self.uppers.iter().copied().filter(|upper| upper.covers(page));
-        above.min_by_key(|upper| upper.pages)
+        lowest(&self.uppers, page)
+    }
+
+    /// The lowest sub-page table above a page that is cached.
+    pub fn sub_page_table(&self, page: usize) -> Option<Upper> {
+        lowest(&self.sub_page_tables, page)
     }
 
     pub fn has_other_size(&self, leaf: Translation) -> bool {
@@ -76,9 +116,18 @@ impl Tlb {
         self.uppers.push(upper);
     }
 
-    /// A page has faulted.
+    pub fn keep_sub_page_table(&mut self, table: Upper) {
+        self.sub_page_tables.push(table);
+    }
+
+    /// A page has faulted. What is known of sub-page tables stays: no manual says that it goes.
     pub fn forget(&mut self, page: usize) {
         self.leaves.retain(|leaf| !leaf.covers(page));
         self.uppers.retain(|upper| !upper.covers(page));
     }
+}
+
+fn lowest(cached: &[Upper], page: usize) -> Option<Upper> {
+    let above = cached.iter().copied().filter(|upper| upper.covers(page));
+    above.min_by_key(|upper| upper.pages)
 }

@@ -1,11 +1,15 @@
 //! A guest, its vCPUs, and somebody who copies what the log says.
 
-use crate::hardware::{Backed, Embed, Hardware, Registers};
+use crate::hardware::{Attempt, Backed, Embed, Hardware, Registers};
+use crate::tlb::Place;
 use crate::{Beginning, Plan};
 use loom::sync::Arc;
 use vellum_memory::{Layout, PageSet, Region};
 use vellum_mmu::*;
-use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa, Level, SlotId};
+use vellum_pte::{
+    AddressSpace, Format, Gfn, GfnRange, Gpa, Level, Pfn, SUB_PAGE_SIZE, SlotId, SubPageEvent,
+    SubPageMap,
+};
 
 pub const SLOT: SlotId = SlotId(0);
 const MOST_PAGES: usize = 8;
@@ -33,6 +37,8 @@ pub struct Guest {
     /// Whether its hardware sets A.
     pub accessed: AccessedBits,
     pub backed: Backed,
+    /// Whether its hardware has sub-page tables, and the VM uses them.
+    pub sub_pages: SubPageHardware,
 }
 
 impl Guest {
@@ -43,7 +49,11 @@ impl Guest {
         leaves: Level::L1,
         accessed: AccessedBits::Set,
         backed: Backed::Fixed,
+        sub_pages: SubPageHardware::Absent,
     };
+
+    /// The same with sub-page permissions, by tables where the format has them.
+    pub const RESTRICTED: Self = Self { sub_pages: SubPageHardware::Present, ..Self::LOGGED };
 
     /// Four pages without a log, mapped two at a time.
     pub const HUGE: Self = Self { log: LogMode::Off, leaves: Level::L2, ..Self::LOGGED };
@@ -105,6 +115,7 @@ impl<F: Format> World<F> {
             spaces: guest.spaces(),
             address_bits: Some(guest.address_bits()),
             accessed: guest.accessed,
+            sub_pages: guest.sub_pages,
             broken: plan.broken,
             ..Config::default()
         };
@@ -112,9 +123,14 @@ impl<F: Format> World<F> {
         for slot in &slots {
             mmu.create_slot(*slot).expect("fits");
         }
-        let root = |space| mmu.root(AddressSpace(space)).map_or(0, vellum_pte::Pfn::get);
+        if guest.sub_pages == SubPageHardware::Present {
+            mmu.activate_sub_pages().expect("memory");
+        }
+        let root = |space| mmu.root(AddressSpace(space)).map_or(0, Pfn::get);
+        let sub_page_root = |space| mmu.sub_page_root(AddressSpace(space)).map(Pfn::get);
         let registers = Registers {
             roots: [root(0), root(1)],
+            sub_page_roots: [sub_page_root(0), sub_page_root(1)],
             level: mmu.root_shape().level,
             pages: guest.pages(),
         };
@@ -130,7 +146,7 @@ impl<F: Format> World<F> {
         pages_of(&self.slots)
     }
 
-    fn address(&self, page: usize) -> (AddressSpace, Gpa) {
+    pub fn address(&self, page: usize) -> (AddressSpace, Gpa) {
         let space = u16::try_from(page / self.registers.pages).expect("small");
         (AddressSpace(space), Gfn::new((page % self.registers.pages) as u64).gpa())
     }
@@ -140,10 +156,34 @@ impl<F: Format> World<F> {
         assert_eq!(self.store_if_there(cpu, page, value), Outcome::Mapped);
     }
 
-    /// The same, where there may be no memory any more.
+    /// The same, where it may end in another way.
     pub fn store_if_there(&self, cpu: usize, page: usize, value: u64) -> Outcome {
-        self.until(page, Access::Write, || self.try_store(cpu, page, value).then_some(()))
+        self.store_at(cpu, Place::of(page), value)
+    }
+
+    /// The same, at some place in the page.
+    pub fn store_at(&self, cpu: usize, place: Place, value: u64) -> Outcome {
+        let attempt = || self.hardware.store(self.registers, cpu, place, value);
+        self.until(place, Access::Write, attempt)
             .map_or_else(|refused| refused, |()| Outcome::Mapped)
+    }
+
+    /// The same, made by the embedder where that is asked for.
+    pub fn store_or_emulate(&self, cpu: usize, page: usize, value: u8) -> Outcome {
+        match self.store_if_there(cpu, page, u64::from(value)) {
+            Outcome::Emulate => match self.write(page, value) {
+                Ok(()) => Outcome::Mapped,
+                Err(WriteError::Denied(denial)) => Outcome::Denied(denial),
+                Err(error) => panic!("{error}"),
+            },
+            other => other,
+        }
+    }
+
+    /// Writes as a device does.
+    pub fn write(&self, page: usize, value: u8) -> Result<(), WriteError> {
+        let (space, gpa) = self.address(page);
+        self.mmu.guest_writer(Origin::Device).write(space, gpa, &[value])
     }
 
     /// Loads as vCPU `cpu` does.
@@ -153,29 +193,62 @@ impl<F: Format> World<F> {
 
     /// The same, where there may be no memory any more.
     pub fn load_if_there(&self, cpu: usize, page: usize) -> Option<u64> {
-        self.until(page, Access::Read, || self.hardware.load(self.registers, cpu, page)).ok()
+        let attempt = || self.hardware.load(self.registers, cpu, page);
+        self.until(Place::of(page), Access::Read, attempt).ok()
     }
 
     /// Tries an access again and again, handling its faults.
     fn until<T>(
         &self,
-        page: usize,
+        place: Place,
         access: Access,
-        attempt: impl Fn() -> Option<T>,
+        attempt: impl Fn() -> Attempt<T>,
     ) -> Result<T, Outcome> {
         let mut vcpu = self.mmu.vcpu().expect("memory");
-        let (space, gpa) = self.address(page);
+        let (space, page) = self.address(place.page);
+        let gpa = Gpa::new(page.get() + u64::from(place.sub_page) * SUB_PAGE_SIZE);
         loop {
-            if let Some(done) = attempt() {
-                return Ok(done);
-            }
+            let missed = match attempt() {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Fault => false,
+                Attempt::Miss => true,
+            };
             self.hardware.step();
-            match vcpu.fault(space, gpa, access) {
+            let outcome = match missed {
+                true => vcpu.sub_page_event(space, gpa, SubPageEvent::Miss),
+                false => vcpu.fault(space, gpa, access),
+            };
+            match outcome {
                 Outcome::Mapped | Outcome::Spurious => {}
                 Outcome::Retry => loom::thread::yield_now(),
                 refused => return Err(refused),
             }
         }
+    }
+
+    /// What a vCPU does whose walk of the sub-page tables has found nothing for a page.
+    pub fn miss(&self, page: usize) -> Outcome {
+        let (space, gpa) = self.address(page);
+        self.mmu.vcpu().expect("memory").sub_page_event(space, gpa, SubPageEvent::Miss)
+    }
+
+    /// Gives a page a map.
+    pub fn restrict(&self, page: usize, map: SubPageMap) {
+        let (space, gpa) = self.address(page);
+        let range = SubPageRange::new(space, gpa.gfn());
+        self.mmu.set_sub_pages(range, &[map]).expect("memory");
+    }
+
+    /// Tracks a page once more.
+    pub fn track(&self, page: usize) {
+        let (space, gpa) = self.address(page);
+        self.mmu.track(space, gpa.gfn(), TrackMode::Write).expect("memory");
+    }
+
+    /// Tracks a page once less.
+    pub fn untrack(&self, page: usize) {
+        let (space, gpa) = self.address(page);
+        self.mmu.untrack(space, gpa.gfn(), TrackMode::Write).expect("it is tracked");
     }
 
     /// Maps a page as the fault of a load does.
@@ -186,7 +259,8 @@ impl<F: Format> World<F> {
 
     /// One store, without a fault if it needs one. Says whether it retired.
     pub fn try_store(&self, cpu: usize, page: usize, value: u64) -> bool {
-        self.hardware.store(self.registers, cpu, page, value)
+        let attempt = self.hardware.store(self.registers, cpu, Place::of(page), value);
+        matches!(attempt, Attempt::Done(()))
     }
 
     /// Has a vCPU look at the tables for a page that it does not access.
@@ -231,6 +305,12 @@ impl<F: Format> World<F> {
             self.mmu.write_protect_all();
         }
         self.named(&set)
+    }
+
+    /// Takes the log of the first slot, protects nothing, and loses what it took.
+    pub fn take(&self) {
+        let mut set = PageSet::new(&self.layout);
+        self.mmu.take_dirty(SLOT, Protect::Nothing, &mut set.regions_mut()[0]).expect("logged");
     }
 
     /// What is dirty, which stays so.
