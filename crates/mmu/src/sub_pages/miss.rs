@@ -27,19 +27,30 @@ impl<'s, F: Format, E: Embedder> Miss<'s, '_, F, E> {
         if self.state.slots.find(self.space, self.gfn).is_none() {
             return Outcome::Mmio;
         }
-        match self.open_path(roots.of(self.space, self.gfn)) {
+        // Hardware has seen a leaf that asks these tables, which may have gone with its slot since. A
+        // table of leaves that came after the opening would be as old as the table above it, and
+        // could be settled later than stores pass: then the access has to fault first.
+        let leaves = self.state.roots.of(self.space, self.gfn).lowest(self.gfn);
+        if leaves.level() > Level::L1 {
+            return Outcome::Spurious;
+        }
+        match self.open_path(roots.of(self.space, self.gfn), leaves) {
             Ok(()) => Outcome::Mapped,
             Err(OutOfMemory) => Outcome::OutOfMemory,
         }
     }
 
-    fn open_path(&self, root: &'s Table<F::SubPages>) -> Result<(), OutOfMemory> {
+    fn open_path(
+        &self,
+        root: &'s Table<F::SubPages>,
+        leaves: &'s Table<F>,
+    ) -> Result<(), OutOfMemory> {
         let mut table = root;
         while table.level() > Level::L1 {
             let index = table.index(self.gfn);
             let child = self.child(table, index)?;
             if !F::SubPages::is_storable(table.entry(index).load()) {
-                self.open(table, index, child);
+                self.open(table, index, child, leaves);
             }
             table = child;
         }
@@ -49,11 +60,15 @@ impl<'s, F: Format, E: Embedder> Miss<'s, '_, F, E> {
     /// Opens an entry over a table that is settled for the same generation. **Above the vectors, the
     /// leaf table of the same pages is settled with it**: vectors have no bit to close, so nothing
     /// else makes those pages fault again.
-    fn open(&self, table: &Table<F::SubPages>, index: usize, child: &Table<F::SubPages>) {
-        let leaves = self.state.roots.of(self.space, self.gfn).lowest(self.gfn);
+    fn open(
+        &self,
+        table: &Table<F::SubPages>,
+        index: usize,
+        child: &Table<F::SubPages>,
+        leaves: &Table<F>,
+    ) {
         table.push_down_with(index, child, self.context, |generation| {
-            let pages = child.level() == Level::L1 && leaves.level() == Level::L1;
-            if pages && !self.context.breaks.has(Break::OpenOverLeaves) {
+            if child.level() == Level::L1 && !self.context.breaks.has(Break::OpenOverLeaves) {
                 leaves.catch_up(generation, self.context);
             }
         });
