@@ -7,6 +7,7 @@ use vellum_machine::emulation::EmulatedStore;
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::Region;
+use vellum_memory::guest::PAGE_BYTES;
 use vellum_mmu::*;
 use vellum_pte::{
     AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, PAGE_SIZE, SlotId, Stage2, SubPageEvent, SubPageMap,
@@ -197,8 +198,8 @@ fn whole_pages<F: WalkedFormat>(board: &Board<F>, _: &mut Port<'_, F>) {
     set(board, 1299, &none);
     set(board, 1302, &none);
     let writer = board.mmu().guest_writer(Origin::Device);
-    let bytes = [7; 2 * PAGE_SIZE as usize + 1];
-    let two_pages = &bytes[..2 * PAGE_SIZE as usize];
+    let bytes = [7; 2 * PAGE_BYTES + 1];
+    let two_pages = &bytes[..2 * PAGE_BYTES];
     writer.write(SPACE, at(1300, 0), two_pages).expect("exactly what is between");
     let denied = |page, offset| {
         Err(WriteError::Denied(Denial { gpa: at(page, offset), map: SubPageMap::NONE }))
