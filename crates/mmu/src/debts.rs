@@ -60,6 +60,12 @@ impl Debts {
         Debt { debts: self, context, takes, changed: Closed::Before }
     }
 
+    /// Whether somebody has yet to shoot down for an entry that was read before this.
+    pub(crate) fn is_any_outstanding(&self, breaks: Breaks) -> bool {
+        // Acquire: pairs with the release below, after the shoot-down.
+        !breaks.has(Break::IgnoreDebt) && self.outstanding.load(Ordering::Acquire) != 0
+    }
+
     /// Whether something that an absent entry mapped may still be in a TLB. Where hardware asks for
     /// break-before-make nothing may be installed there until then: it might be of another size.
     /// Asked under the lock of the entry's table, as the entry is cleared under it or with faults

@@ -14,7 +14,7 @@ mod miss;
 
 pub(crate) use enforcement::Enforcement;
 pub(crate) use maps::SubPageMaps;
-pub(crate) use miss::Miss;
+pub(crate) use miss::{Miss, Missed, ShootDown};
 
 use crate::allocate::OutOfMemory;
 use crate::breaks::Break;

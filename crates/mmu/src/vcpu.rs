@@ -6,7 +6,7 @@ use crate::fault::{Access, Fault, Outcome, Step};
 use crate::mmu::Mmu;
 use crate::read_side::Seat;
 use crate::ring::RingFull;
-use crate::sub_pages::Miss;
+use crate::sub_pages::{Miss, Missed, ShootDown};
 use crate::vm_context::Context;
 use core::cell::Cell;
 use core::marker::PhantomData;
@@ -62,7 +62,8 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
 
     /// Handles the end of a walk of the sub-page permission table at `gpa` (VM exit 66). After
     /// [`Outcome::Mapped`] the access is tried again, and is permitted, denied or logged like any
-    /// other.
+    /// other. Makes a shoot-down where write-protect-all has closed leaves of the same table since the
+    /// last.
     #[cold]
     pub fn sub_page_event(
         &mut self,
@@ -74,10 +75,23 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
         if event == SubPageEvent::Misconfiguration {
             return Outcome::Misconfigured;
         }
+        let mut made = None;
+        loop {
+            match self.attempt_miss(space, gpa, made) {
+                Missed::Done(outcome) => return outcome,
+                Missed::ShootDownFirst(wanted) => {
+                    self.mmu.debts.raise(self.mmu.context()).pay();
+                    made = Some(wanted);
+                }
+            }
+        }
+    }
+
+    fn attempt_miss(&self, space: AddressSpace, gpa: Gpa, made: Option<ShootDown>) -> Missed {
         let mmu = self.mmu;
         let state = mmu.read_side.enter(self.seat, &mmu.embedder);
         let context = Context { tally: &self.seat.tally, ..mmu.context() };
-        Miss { state: &state, context, space, gfn: gpa.gfn() }.handle()
+        Miss { state: &state, context, space, gfn: gpa.gfn(), made }.handle()
     }
 
     #[inline]

@@ -18,7 +18,7 @@ pub(crate) use zap::Graveyard;
 
 use crate::allocate::{OutOfMemory, try_box, try_slice};
 use crate::embedder::Embedder;
-use crate::frame::{EntryCell, Frame, TableFrame};
+use crate::frame::{Closed, EntryCell, Frame, TableFrame};
 use crate::lock::{SpinGuard, SpinLock};
 use crate::once_box::OnceBox;
 use crate::vm_context::Context;
@@ -32,6 +32,9 @@ use writable_set::WritableSet;
 pub(crate) struct Locked {
     /// The generation of write-protect-all that this table was last settled for.
     pub(crate) generation: u64,
+    /// Whether a settle has taken storability from an entry since somebody last made sure of a
+    /// shoot-down after it.
+    pub(crate) closed: Closed,
 }
 
 /// One table of the second stage.
@@ -69,7 +72,7 @@ impl<F: TableFormat> Table<F> {
                 level,
                 base,
                 writable: WritableSet::new(),
-                locked: SpinLock::new(Locked { generation: 0 }),
+                locked: SpinLock::new(Locked { generation: 0, closed: Closed::Before }),
                 children,
                 next: None,
             }),

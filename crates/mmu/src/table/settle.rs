@@ -7,6 +7,8 @@ use crate::embedder::Embedder;
 use crate::frame::Closed;
 use crate::lock::SpinGuard;
 use crate::vm_context::Context;
+use core::convert::Infallible;
+use core::ops::ControlFlow;
 use vellum_pte::{Format, TableFormat};
 
 impl<F: TableFormat> Table<F> {
@@ -19,23 +21,26 @@ impl<F: TableFormat> Table<F> {
         generation: u64,
         context: Context<'_, E>,
     ) {
-        self.close_storable(context);
+        if self.close_storable(context) == Closed::Now {
+            locked.closed = Closed::Now;
+        }
         locked.generation = generation;
         context.count(Event::Settled);
     }
 
-    fn close_storable<E: Embedder>(&self, context: Context<'_, E>) {
+    fn close_storable<E: Embedder>(&self, context: Context<'_, E>) -> Closed {
         if context.breaks.has(Break::ClearFirst) {
             return self.close_then_forget(context);
         }
-        self.close(self.writable.take(), context);
+        self.close(self.writable.take(), context)
     }
 
     /// The deliberate bug [`Break::ClearFirst`].
     #[cold]
-    fn close_then_forget<E: Embedder>(&self, context: Context<'_, E>) {
-        self.close(self.writable.iter(), context);
+    fn close_then_forget<E: Embedder>(&self, context: Context<'_, E>) -> Closed {
+        let closed = self.close(self.writable.iter(), context);
         self.writable.take().for_each(drop);
+        closed
     }
 
     /// Takes storability from entries, tables and leaves. Says whether one had it.
@@ -60,51 +65,54 @@ impl<F: TableFormat> Table<F> {
         child: &Self,
         context: Context<'_, E>,
     ) {
-        self.push_down_with(index, child, context, |_| {});
+        let nothing_else = |_| ControlFlow::<Infallible>::Continue(());
+        let _ = self.push_down_with(index, child, context, nothing_else);
     }
 
     /// The same, where more than `child` has to be settled for this table's generation before stores
-    /// pass: `others` does so, under this table's lock.
+    /// pass: `others` does so, under this table's lock, or says why they may not.
     #[cold]
-    pub(crate) fn push_down_with<E: Embedder>(
+    pub(crate) fn push_down_with<E: Embedder, B>(
         &self,
         index: usize,
         child: &Self,
         context: Context<'_, E>,
-        others: impl Fn(u64),
-    ) {
+        others: impl Fn(u64) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         const { assert!(F::CACHED_ENTRIES_CARRY_PERMISSIONS) };
         if context.breaks.has(Break::SettleUnlocked) {
-            return self.push_down_unlocked(index, child, context);
+            self.push_down_unlocked(index, child, context);
+            return ControlFlow::Continue(());
         }
         // The long part first, without this table's lock: its other children need not wait.
         let generation = self.lock(context).generation;
         if !context.breaks.has(Break::LateSettle) {
             child.catch_up(generation, context);
         }
-        self.open_over(index, child, context, others);
+        self.open_over(index, child, context, others)
     }
 
     /// Makes entry `index` storable, over a child that is settled by now, but for a
     /// write-protect-all that came meanwhile.
-    fn open_over<E: Embedder>(
+    fn open_over<E: Embedder, B>(
         &self,
         index: usize,
         child: &Self,
         context: Context<'_, E>,
-        others: impl Fn(u64),
-    ) {
+        others: impl Fn(u64) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         let parent = self.lock(context);
         if F::is_storable(self.entry(index).load()) {
-            return;
+            return ControlFlow::Continue(());
         }
         if context.breaks.has(Break::LateSettle) {
             self.open_table(index);
             context.hold_open();
         }
         child.catch_up(parent.generation, context);
-        others(parent.generation);
+        others(parent.generation)?;
         self.open_table(index);
+        ControlFlow::Continue(())
     }
 
     /// The deliberate bug [`Break::ReadLifts`].
@@ -133,14 +141,23 @@ impl<F: TableFormat> Table<F> {
     /// later one may be open above, its leaves storable and in TLBs: who comes late with an old
     /// number must not close them.
     pub(crate) fn catch_up<E: Embedder>(&self, generation: u64, context: Context<'_, E>) {
-        let mut locked = self.lock(context);
+        self.catch_up_locked(&mut self.lock(context), generation, context);
+    }
+
+    /// The same, by who holds the table's lock.
+    pub(crate) fn catch_up_locked<E: Embedder>(
+        &self,
+        locked: &mut SpinGuard<'_, Locked>,
+        generation: u64,
+        context: Context<'_, E>,
+    ) {
         let behind = if context.breaks.has(Break::SettleBack) {
             locked.generation != generation
         } else {
             locked.generation < generation
         };
         if behind {
-            self.settle(&mut locked, generation, context);
+            self.settle(locked, generation, context);
         }
     }
 

@@ -232,7 +232,7 @@ impl<F: Format> Hardware<F> {
         let mut tlb = self.window(cpu);
         let walked = match tlb.find(place, access) {
             Some(known) => Ok(Attempt::Done(known)),
-            None => self.walk(on, &mut tlb, place, access),
+            None => self.ask(on, &mut tlb, place, access),
         };
         let done = walked.map(|walked| match walked {
             Attempt::Done(known) => Attempt::Done(retire(&self.memory[known.frame_of(place.page)])),
@@ -245,6 +245,26 @@ impl<F: Format> Hardware<F> {
         // A panic inside of the window would poison it for what is dropped then.
         drop(tlb);
         done.unwrap_or_else(|objection| panic!("{objection}"))
+    }
+
+    /// With a leaf that is cached, the sub-page tables alone, if they let the access pass.
+    fn ask(
+        &self,
+        on: Registers,
+        tlb: &mut Tlb,
+        place: Place,
+        access: Access,
+    ) -> Result<Attempt<Translation>, Objection> {
+        if let Some(known) = tlb.asks(place, access)
+            && let Some(stores) = self.permitted(on, tlb, place.page)?
+        {
+            let found = Translation { stores, ..known };
+            if found.lets_pass(place, access) {
+                tlb.keep(found);
+                return Ok(Attempt::Done(found));
+            }
+        }
+        self.walk(on, tlb, place, access)
     }
 
     /// From the lowest entry that is cached, or from the root.
@@ -274,20 +294,19 @@ impl<F: Format> Hardware<F> {
                     let frame = usize::try_from(leaf.frame.get()).expect("small");
                     let stores = match at.open && leaf.write == Write::Storable {
                         true => Stores::All,
+                        false if F::is_partial(raw) => Stores::Asks,
                         false => Stores::None,
                     };
-                    let found = Translation { first, pages, frame, stores };
+                    let mut found = Translation { first, pages, frame, stores };
                     if F::REPLACE == Replace::BreakFirst && tlb.has_other_size(found) {
                         return Err("both sizes at once");
                     }
-                    let asks = access == Access::Write && stores == Stores::None;
-                    let found = match asks && F::is_partial(raw) {
-                        false => found,
-                        true => match self.permitted(on, tlb, place.page)? {
+                    if stores == Stores::Asks && access == Access::Write {
+                        match self.permitted(on, tlb, place.page)? {
                             None => return Ok(Attempt::Miss),
-                            Some(stores) => Translation { stores, ..found },
-                        },
-                    };
+                            Some(stores) => found.stores = stores,
+                        }
+                    }
                     if !found.lets_pass(place, access) {
                         return Ok(Attempt::Fault);
                     }

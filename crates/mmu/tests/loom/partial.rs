@@ -92,3 +92,56 @@ fn settle_against_start(plan: Plan) {
 fn a_log_that_starts_during_a_settle_misses_no_permitted_store() {
     explore_bounded(PREEMPTIONS_OF_MANY, [settle_against_start]);
 }
+
+/// Protection has come over two pages. One vCPU has looked at its page since, another's store opens
+/// the way to both.
+fn store_against_miss(plan: Plan) {
+    let world = restricted(plan, Shape::Flat);
+    world.restrict(1, FIRST);
+    store(&world, 0, 0, 1);
+    store(&world, 1, 1, 1);
+    let copied = Copied::default().round(&world, Protect::Nothing);
+    world.load(0, 0);
+    let other = world.clone();
+    let other = thread::spawn(move || store(&other, 1, 1, 2));
+    world.begin();
+    store(&world, 0, 0, 2);
+    let copied = copied.round(&world, Protect::Pages);
+    store(&world, 0, 0, 3);
+    other.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_path_opens_over_no_leaf_that_a_processor_remembers() {
+    explore([store_against_miss]);
+}
+
+/// A miss is handled late, where no table of leaves is any more. A read brings one, of the generation
+/// that the table above it still has, while a fault is under way that passed the root before that
+/// closed; then another fault pushes down, and somebody harvests by pages.
+fn late_miss(plan: Plan) {
+    let world = restricted(plan, Shape::Wide);
+    world.restrict(1, SubPageMap::NONE);
+    world.store(1, 2, 1);
+    let guest = world.clone();
+    let guest = thread::spawn(move || {
+        store(&guest, 0, 0, 2);
+        thread::yield_now();
+        store(&guest, 0, 0, 3);
+    });
+    world.begin();
+    let copied = Copied::default().round(&world, Protect::Nothing);
+    let _ = world.miss(0);
+    world.map(0);
+    thread::yield_now();
+    assert!(matches!(world.store_if_there(1, 1, 9), Outcome::Denied(_)));
+    let copied = copied.round(&world, Protect::Pages);
+    guest.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_miss_that_comes_late_opens_over_no_leaves_that_come_later() {
+    explore_bounded(PREEMPTIONS_OF_MANY, [late_miss]);
+}

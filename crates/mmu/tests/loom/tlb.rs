@@ -22,6 +22,8 @@ impl Place {
 pub enum Stores {
     /// None.
     None,
+    /// Those that the sub-page tables permit, whoever looks there: it came by a load.
+    Asks,
     /// Those to sub-pages whose bit is set.
     Partly(u64),
     /// All.
@@ -41,7 +43,7 @@ impl Translation {
     pub fn lets_pass(&self, place: Place, access: Access) -> bool {
         access == Access::Read
             || match self.stores {
-                Stores::None => false,
+                Stores::None | Stores::Asks => false,
                 Stores::Partly(vector) => vector >> place.sub_page & 1 != 0,
                 Stores::All => true,
             }
@@ -87,6 +89,12 @@ impl Tlb {
     pub fn find(&self, place: Place, access: Access) -> Option<Translation> {
         let there = self.leaves.iter().filter(|leaf| leaf.covers(place.page));
         there.copied().find(|leaf| leaf.lets_pass(place, access))
+    }
+
+    /// A leaf that leaves it to the sub-page tables.
+    pub fn asks(&self, place: Place, access: Access) -> Option<Translation> {
+        let asks = |leaf: &&Translation| leaf.covers(place.page) && leaf.stores == Stores::Asks;
+        self.leaves.iter().find(asks).filter(|_| access != Access::Read).copied()
     }
 
     /// The lowest table above a page that is cached.
