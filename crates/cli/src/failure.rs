@@ -1,6 +1,7 @@
 //! Why a command did not do what was asked.
 
 use crate::quantity::Size;
+use crate::watch::{AddressRange, WatchError};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,6 +85,32 @@ pub(crate) enum Failure {
     /// More memory than addresses.
     #[error("{0} bytes of guest memory are more than an address can name")]
     TooMuchMemory(u64),
+    /// A range that is not all memory.
+    #[error(
+        "{range} is not within the guest's memory, which is {ram} ({size}): choose a --range in \
+         there, or give the guest more --memory"
+    )]
+    RangeOutsideRam {
+        /// What was asked for.
+        range: AddressRange,
+        /// What there is.
+        ram: AddressRange,
+        /// How much that is.
+        size: Size,
+    },
+    /// Nobody knows where a guest from a file writes.
+    #[error(
+        "what is to be watched of {guest}? Its memory begins at {RAM_BASE:#x}: \
+         --range {RAM_BASE:#x}+64K",
+        RAM_BASE = RAM_BASE.gpa().get()
+    )]
+    NoRange {
+        /// The file.
+        guest: String,
+    },
+    /// The stores to a range cannot be caught.
+    #[error("the range cannot be watched: {0}")]
+    Watch(#[from] WatchError),
     /// The destination cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -135,6 +162,8 @@ pub(crate) enum End {
     Failed,
     /// It could not be begun.
     NotStarted,
+    /// A store was denied, as asked for.
+    Denied,
 }
 
 impl From<End> for ExitCode {
@@ -143,6 +172,7 @@ impl From<End> for ExitCode {
             End::Done => 0,
             End::Failed => 1,
             End::NotStarted => 2,
+            End::Denied => 3,
         })
     }
 }

@@ -46,6 +46,11 @@ impl Guest {
         Ok(Self { image, builtin: None })
     }
 
+    /// Whether it came with the tool.
+    pub(crate) fn is_built_in(&self) -> bool {
+        self.builtin.is_some()
+    }
+
     /// What must be seen of it at the destination before it is said to run there.
     pub(crate) fn proof(&self, memory: Size, vcpus: u32) -> Proof {
         match self.builtin {

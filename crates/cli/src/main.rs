@@ -20,6 +20,7 @@ mod resume;
 mod show;
 mod source;
 mod track;
+mod watch;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -42,6 +43,7 @@ fn run(command: Command) -> End {
             None => Ok(migrate::run(&args)),
         },
         Command::Receive(args) => receive::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     end.unwrap_or_else(complain)
@@ -52,13 +54,21 @@ fn complain(failure: Failure) -> End {
     End::NotStarted
 }
 
+/// What each command says as JSON when it could not be begun.
+fn misuse(reason: String) -> String {
+    if std::env::args().nth(1).is_some_and(|command| command == "watch") {
+        watch::Line::Failed { reason: &reason }.json()
+    } else {
+        Report { reason, ..Report::default() }.json()
+    }
+}
+
 /// Help and versions go to standard output; a wrong usage is JSON where JSON was asked for.
 fn misused(error: &clap::Error) -> End {
     let json = std::env::args().any(|argument| argument == "--json");
     if json && error.use_stderr() {
         let reason = error.to_string().trim_end().to_owned();
-        let report = Report { reason, ..Report::default() };
-        let _ = writeln!(std::io::stdout(), "{}", report.json());
+        let _ = writeln!(std::io::stdout(), "{}", misuse(reason));
     } else {
         // Where nobody reads, the exit status is all that can be said.
         let _ = error.print();

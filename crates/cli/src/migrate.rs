@@ -11,12 +11,11 @@ use crate::failure::{End, Failure};
 use crate::guest::{Guest, Proof};
 use crate::identity::Identity;
 use crate::interrupt::Interrupt;
-use crate::report::{Report, Width, render};
+use crate::report::{Report, columns, render};
 use crate::show::Show;
 use crate::source::Source;
 use crate::track::{Choice, choose};
 use attempt::Attempts;
-use console::Term;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +53,7 @@ pub(crate) fn run(args: &Migrate) -> End {
 }
 
 fn tell(args: &Migrate, report: &Report, end: End) -> End {
-    let text = if args.json { report.json() + "\n" } else { render(report, width()) };
+    let text = if args.json { report.json() + "\n" } else { render(report, columns()) };
     // A reader that has gone away does not change what happened.
     let _ = std::io::stdout().write_all(text.as_bytes());
     end
@@ -67,14 +66,6 @@ fn tell_failure(args: &Migrate, failure: &Failure) -> End {
     }
     eprintln!("vellum: {failure}");
     End::NotStarted
-}
-
-fn width() -> Width {
-    let terminal = Term::stdout();
-    match terminal.size_checked() {
-        Some((_, columns)) if terminal.is_term() => Width::Columns(usize::from(columns)),
-        _ => Width::Unlimited,
-    }
 }
 
 /// What is known before anything has begun.

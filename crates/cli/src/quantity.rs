@@ -75,7 +75,7 @@ impl fmt::Display for Size {
 }
 
 /// Units are powers of 1024 in every spelling: guests have no decimal memory.
-fn binary_shift(unit: &str) -> Option<u32> {
+pub(crate) fn binary_shift(unit: &str) -> Option<u32> {
     match unit.to_ascii_lowercase().as_str() {
         "" | "b" => Some(0),
         "k" | "kb" | "kib" => Some(10),
@@ -103,6 +103,19 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         _ => Err(DurationError),
     }
 }
+
+/// The same, and a bare number is seconds.
+pub(crate) fn parse_span(text: &str) -> Result<Duration, SpanError> {
+    match text.trim().parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => parse_duration(text).map_err(|DurationError| SpanError),
+    }
+}
+
+/// A text is no span of time.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("write seconds, or a whole number and a unit: 2, 2s, 500ms")]
+pub(crate) struct SpanError;
 
 /// As [`parse_duration`] reads it; centuries are cut short.
 pub(crate) fn exact_duration(duration: Duration) -> String {

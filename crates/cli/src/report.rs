@@ -2,7 +2,7 @@
 
 mod table;
 
-pub(crate) use table::{Width, render, wrapped};
+pub(crate) use table::{Width, columns, render, wrapped};
 
 use serde::Serialize;
 use std::time::Duration;

@@ -29,6 +29,27 @@ impl Show {
         if Term::stderr().is_term() { Self::Live(bar()) } else { Self::Lines(Mutex::default()) }
     }
 
+    /// A person who watches a picture of several lines, or the notes alone behind a pipe.
+    pub(crate) fn watcher() -> Self {
+        if Term::stderr().is_term() { Self::Live(easel()) } else { Self::Lines(Mutex::default()) }
+    }
+
+    /// Puts a picture in the place of the last one, where there is a terminal.
+    pub(crate) fn draw(&self, picture: impl FnOnce() -> String) {
+        if let Self::Live(easel) = self {
+            easel.set_message(picture());
+        }
+    }
+
+    /// Tells a person something that stays.
+    pub(crate) fn note(&self, text: &str) {
+        match self {
+            Self::Live(bar) => bar.suspend(|| write_line(&fitted(text))),
+            Self::Lines(_) => write_line(text),
+            Self::Nobody | Self::EventsOut | Self::EventsErr => {}
+        }
+    }
+
     /// Shows `event`. Where nobody can be reached any more, the migration goes on regardless.
     pub(crate) fn say(&self, event: &Event) {
         match self {
@@ -59,6 +80,15 @@ fn bar() -> ProgressBar {
     bar.set_style(style);
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
+}
+
+/// Whoever draws sees to it that a picture fits.
+fn easel() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let easel = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+    easel.set_style(style);
+    easel
 }
 
 fn update(bar: &ProgressBar, event: &Event) {

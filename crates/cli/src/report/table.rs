@@ -2,6 +2,7 @@
 
 use super::{Report, Round, Stop};
 use crate::quantity::{show_count, show_duration, show_rate};
+use console::Term;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -15,11 +16,21 @@ pub(crate) enum Width {
 }
 
 impl Width {
-    fn holds(self, columns: usize) -> bool {
+    /// Whether so many fit.
+    pub(crate) fn holds(self, columns: usize) -> bool {
         match self {
             Self::Columns(available) => columns <= available,
             Self::Unlimited => true,
         }
+    }
+}
+
+/// What standard output has room for.
+pub(crate) fn columns() -> Width {
+    let terminal = Term::stdout();
+    match terminal.size_checked() {
+        Some((_, columns)) if terminal.is_term() => Width::Columns(usize::from(columns)),
+        _ => Width::Unlimited,
     }
 }
 

@@ -90,6 +90,15 @@ impl Session {
         Self::new(child, output)
     }
 
+    /// `vellum watch --json`; its lines come on standard output.
+    pub(crate) fn watch(arguments: &[&str]) -> Self {
+        let mut command = vellum(&["watch", "--json"]);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the binary was built");
+        let output = child.stdout.take().expect("it is piped");
+        Self::new(child, output)
+    }
+
     /// `vellum migrate --events`; its events come on standard error.
     pub(crate) fn migrate(arguments: &[&str]) -> Self {
         let mut command = vellum(&["migrate", "--events"]);
