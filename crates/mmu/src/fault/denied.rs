@@ -1,6 +1,7 @@
 //! A write to a leaf that logging alone does not forbid.
 
 use super::{Ended, Fault, Outcome, Step};
+use crate::breaks::Break;
 use crate::counters::Event;
 use crate::embedder::{BackingWrite, Embedder};
 use crate::fault::Access;
@@ -103,11 +104,17 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
     /// The three steps of dirtying a leaf, for one that stores pass in part.
     fn open_partly(&self, table: &Table<F>, slot: &Slot, raw: Raw) -> Step<'m, F, E> {
         let index = table.index(self.gfn);
+        let early = self.context.breaks.has(Break::MarkEarly);
+        if early {
+            self.mark_early(slot);
+        }
         match table.entry(index).compare_exchange(raw, F::permit_partly(raw)) {
             Err(_) => Step::Again,
             Ok(()) => {
                 table.writable().insert(index);
-                self.mark(slot);
+                if !early {
+                    self.mark(slot);
+                }
                 self.context.count(Event::Opened);
                 Step::Done(Outcome::Mapped)
             }

@@ -10,6 +10,7 @@ mod ageing;
 mod hardware;
 mod harvest;
 mod invalidation;
+mod listeners;
 mod manual;
 mod parking;
 mod partial;
@@ -19,8 +20,10 @@ mod reclaim;
 mod recover;
 mod roots;
 mod split;
+mod sub_pages;
 mod tiny;
 mod tlb;
+mod track;
 mod world;
 
 use std::sync::Arc;
@@ -84,10 +87,11 @@ fn explore_bounded<const N: usize>(preemptions: usize, scenarios: [Scenario; N])
 }
 
 /// What the scenarios and loom itself say of a bug. Any other panic is not an objection.
-const OBJECTIONS: [&str; 7] = [
+const OBJECTIONS: [&str; 8] = [
     "was lost",
     "retires unseen",
     "landed after",
+    "went on after",
     "translation of the slot before",
     "both sizes at once",
     "table that was released",
