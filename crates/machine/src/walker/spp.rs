@@ -35,10 +35,7 @@ impl SubPages {
 
     /// What a vector permits; `None` where a reserved bit is set.
     pub(super) fn of_vector(raw: u64) -> Option<Self> {
-        let permitted = |sub_page: &u32| raw >> (2 * sub_page) & 1 != 0;
-        let sub_pages =
-            (0..u32::BITS).filter(permitted).fold(0, |all, sub_page| all | 1 << sub_page);
-        (raw & RESERVED_IN_VECTOR == 0).then_some(Self(sub_pages))
+        (raw & RESERVED_IN_VECTOR == 0).then(|| Self(even_bits(raw)))
     }
 
     /// Whether a write of `bytes` bytes, at least one, passes: each sub-page it touches must permit
@@ -53,6 +50,15 @@ impl SubPages {
     pub(crate) const fn new(bits: u32) -> Self {
         Self(bits)
     }
+}
+
+/// Bit 2i of `raw` at place i; its odd bits are clear.
+fn even_bits(raw: u64) -> u32 {
+    let pairs = (raw | raw >> 1) & 0x3333_3333_3333_3333;
+    let nibbles = (pairs | pairs >> 2) & 0x0f0f_0f0f_0f0f_0f0f;
+    let bytes = (nibbles | nibbles >> 4) & 0x00ff_00ff_00ff_00ff;
+    let halves = (bytes | bytes >> 8) & 0x0000_ffff_0000_ffff;
+    (halves | halves >> 16) as u32
 }
 
 /// Why there is no vector for an address: the exit is an SPP-related event, no EPT violation.
