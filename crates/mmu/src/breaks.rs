@@ -72,6 +72,12 @@ pub enum Break {
     FlagEarly,
     /// A reset takes entries back that nobody has harvested.
     ResetUnharvested,
+    /// A scan for D bits takes a table off the record although stores to it go on without a fault.
+    ForgetTouched,
+    /// A scan clears D bits and owes no shoot-down for it.
+    ClearQuietly,
+    /// A leaf that goes takes its D bit with it.
+    DropCredit,
     /// Unregistering a listener does not wait for calls to it.
     LeaveUnderCall,
 }

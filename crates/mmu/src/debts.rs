@@ -110,7 +110,7 @@ impl<E: Embedder> Debt<'_, E> {
     }
 
     /// Read after the last entry was looked at.
-    fn another_is_outstanding(&self) -> bool {
+    pub(crate) fn another_is_outstanding(&self) -> bool {
         // Acquire: pairs with the release below, after the other's shoot-down.
         !self.context.breaks.has(Break::IgnoreDebt)
             && self.debts.outstanding.load(Ordering::Acquire) > 1

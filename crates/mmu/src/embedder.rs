@@ -87,6 +87,12 @@ pub trait Embedder: Send + Sync {
     /// [`NoBacking`]; nothing was written.
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking>;
 
+    /// Has every vCPU, running or not, hand over which stores hardware has logged for it and nobody
+    /// has taken yet ([`Vcpu::log_stores`](crate::Vcpu::log_stores)), and returns when all have. Called
+    /// before a log is read, where hardware keeps one ([`DirtyBits::Logged`](crate::DirtyBits::Logged)):
+    /// an exit of each vCPU is enough, if exits hand it over. With no lock of the library held.
+    fn drain_logs(&self) {}
+
     /// Whether whoever calls may listen to this VM's writes: on an operating system, whether it runs
     /// for the process that owns the VM.
     fn may_listen(&self) -> bool {

@@ -6,12 +6,13 @@ use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
 use crate::counters::Event;
 use crate::debts::Debt;
+use crate::dirty_bits::DirtyBits;
 use crate::embedder::{Backing, BackingWrite, Embedder};
 use crate::invalidation::{Freshness, Invalidations, Sequence};
 use crate::mmu::State;
 use crate::protection::Protection;
 use crate::ring::DirtyRing;
-use crate::slots::{Slot, SlotAccess};
+use crate::slots::{Slot, SlotAccess, SlotSpec};
 use crate::sub_pages::Denial;
 use crate::table::{Linked, Replaced, Split, Table};
 use crate::vm_context::Context;
@@ -82,6 +83,17 @@ pub(crate) struct Fault<'s, 'm, F: Format, E> {
     pub(crate) access: Access,
 }
 
+/// Logs a page that a vCPU has written or may write: in its ring, or, if it has none or no room, in the
+/// slot's bitmap.
+#[inline]
+pub(crate) fn log_write(ring: Option<&DirtyRing>, slot: &Slot, gfn: Gfn) {
+    let SlotSpec { id, space, .. } = slot.spec;
+    let in_ring = ring.filter(|_| slot.log.is_some());
+    if in_ring.is_none_or(|ring| ring.push(space, id, slot.page(gfn)).is_err()) {
+        slot.mark(gfn);
+    }
+}
+
 /// How far one attempt at a fault has come.
 #[must_use]
 pub(crate) enum Step<'m, F: Format, E: Embedder> {
@@ -106,6 +118,7 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
             return Step::Done(Outcome::ReadOnly);
         }
         let table = self.descend();
+        self.touch(table);
         let raw = table.entry(table.index(self.gfn)).load();
         if F::is_leaf(raw, table.level()) {
             self.at_leaf(table, slot, raw)
@@ -207,19 +220,16 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
         Ok(())
     }
 
-    /// Logs the page: in the vCPU's ring, or, if it has none or no room, in the slot's bitmap.
     #[inline]
     fn mark(&self, slot: &Slot) {
-        match self.ring {
-            None => slot.mark(self.gfn),
-            Some(ring) => self.mark_in(ring, slot),
-        }
+        log_write(self.ring, slot, self.gfn);
     }
 
-    fn mark_in(&self, ring: &DirtyRing, slot: &Slot) {
-        let page = slot.page(self.gfn);
-        if slot.log.is_some() && ring.push(self.space, slot.spec.id, page).is_err() {
-            slot.mark(self.gfn);
+    /// Where D bits are the log, notes that stores to this table's pages need no fault any more.
+    #[inline]
+    fn touch(&self, table: &Table<F>) {
+        if self.context.dirty_bits == DirtyBits::Scanned && table.level() == Level::L1 {
+            self.state.touch(self.space, self.gfn);
         }
     }
 
@@ -320,6 +330,7 @@ impl<'s, 'm, F: Format, E: Embedder> Fault<'s, 'm, F, E> {
             return Err(Outcome::Retry);
         }
         let write = self.install(table, slot, backing);
+        self.touch(table);
         drop(locked);
         // A write to a page that is restricted: it asks again at the leaf.
         let met = !self.is_write() || write == Write::Storable;

@@ -163,6 +163,18 @@ impl EntryCell<'_> {
         Closed::Before
     }
 
+    /// Takes D from an entry of the last level. Says whether it had it.
+    pub(crate) fn take_dirty<F: TableFormat>(self) -> Closed {
+        let mut raw = self.load();
+        while F::is_dirty(raw) {
+            match self.compare_exchange(raw, F::clear_dirty(raw)) {
+                Ok(()) => return Closed::Now,
+                Err(newer) => raw = newer,
+            }
+        }
+        Closed::Before
+    }
+
     /// Takes A from a leaf. Says whether it had it.
     pub(crate) fn take_accessed<F: Format>(self, level: Level) -> Closed {
         let mut raw = self.load();

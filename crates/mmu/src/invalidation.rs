@@ -122,7 +122,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let state = self.enter();
         if let Some(range) = state.in_reach(space, range) {
             for root in state.roots.over(space, range) {
-                root.unmap(range, self.context(), &mut debt);
+                root.unmap(range, self.context(), &mut debt, &mut |gfn| {
+                    self.credit(&state, space, gfn)
+                });
             }
         }
         drop(state);

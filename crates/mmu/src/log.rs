@@ -4,6 +4,7 @@ use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
 use crate::debts::Debt;
 use crate::dirty::{DirtySet, Initial, bits};
+use crate::dirty_bits::Touched;
 use crate::embedder::Embedder;
 use crate::mmu::{Mmu, State};
 use crate::protector::Protector;
@@ -11,6 +12,14 @@ use crate::slots::{NoSlot, Slot, SlotSpec};
 use alloc::boxed::Box;
 use vellum_memory::RegionSet;
 use vellum_pte::{AddressSpace, Format, Gfn, Level, SlotId};
+
+/// The log of a memslot.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) pages: DirtySet,
+    /// Where hardware may have set D since anybody looked; only where it is asked by scanning.
+    pub(crate) touched: Option<Touched>,
+}
 
 /// Why an operation on a slot's log failed. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -105,9 +114,10 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         match protect {
             Protect::Pages => self.take_and_protect(id, into),
             Protect::Nothing => {
+                self.collect(id);
                 let state = self.enter();
                 let (_, log) = logged(&state, id, Some(into))?;
-                self.take(log, |word, mask| into.insert_word(word as u64, mask));
+                self.take(&log.pages, |word, mask| into.insert_word(word as u64, mask));
                 Ok(())
             }
         }
@@ -122,6 +132,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub fn owe(&self, id: SlotId, word: u64, mask: u64) -> Result<(), LogError> {
         let state = self.enter();
         let (_, log) = logged(&state, id, None)?;
+        let log = &log.pages;
         log.prepare(word.saturating_mul(64));
         for bit in bits(mask) {
             log.mark(word.saturating_mul(64).saturating_add(bit as u64));
@@ -154,11 +165,12 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
 
     /// Swap the words out, protect what was set, one shoot-down for all, and only then hand over.
     fn take_and_protect(&self, id: SlotId, into: &mut RegionSet) -> Result<(), LogError> {
+        self.collect(id);
         let mut debt = self.debts.raise(self.context());
         let state = self.enter();
         let (slot, log) = logged(&state, id, Some(into))?;
         let mut pages = Protector::new(&state, slot, self.context());
-        self.take(log, |word, mask| {
+        self.take(&log.pages, |word, mask| {
             into.insert_word(word as u64, mask);
             pages.protect(word as u64, mask, &mut debt);
         });
@@ -184,18 +196,18 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     /// Hangs `log` on the slot, if the slot is as it was when the log was made.
-    fn attach_log(&self, id: SlotId, log: Box<DirtySet>) -> Result<(), NoSlot> {
+    fn attach_log(&self, id: SlotId, log: Box<Log>) -> Result<(), NoSlot> {
         let mut state = self.read_side.exclude(&self.embedder);
         let slot = state.slots.named_mut(id)?;
-        let fits = slot.log.is_none() && slot.spec.range.pages() == log.pages();
+        let fits = slot.log.is_none() && slot.spec.range.pages() == log.pages.pages();
         let spare = if fits { slot.log.replace(log) } else { Some(log) };
         drop(state);
         drop(spare);
         Ok(())
     }
 
-    /// Closes what the writable sets of the slot's tables name, lock-free, leaves only: whether
-    /// stores pass an entry that points to a table is write-protect-all's affair.
+    /// Makes the next store to each leaf heard of that the writable sets of the slot's tables name,
+    /// lock-free: whether stores pass an entry that points to a table is write-protect-all's affair.
     fn protect_slot(&self, state: &State<F>, slot: &Slot, debt: &mut Debt<'_, E>) {
         let SlotSpec { space, range, .. } = slot.spec;
         for root in state.roots.over(space, range) {
@@ -203,9 +215,10 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
                 if table.level() == Level::L1 {
                     slot.prepare(table.base_of(span.start));
                     slot.prepare(table.base_of(span.end - 1));
+                    slot.touch::<F>(table.base_of(span.start));
                 }
                 let inside = table.writable().iter().filter(|index| span.contains(index));
-                debt.note(table.close_leaves(inside, self.context()));
+                debt.note(table.rearm_leaves(inside, self.context()));
             });
         }
     }
@@ -216,11 +229,12 @@ pub(crate) fn logged<'s, F: Format>(
     state: &'s State<F>,
     id: SlotId,
     into: Option<&RegionSet>,
-) -> Result<(&'s Slot, &'s DirtySet), LogError> {
+) -> Result<(&'s Slot, &'s Log), LogError> {
     let slot = state.slots.named(id)?;
     let log = slot.log.as_deref().ok_or(LogError::NotLogged(id))?;
+    let pages = log.pages.pages();
     match into.map(|set| set.region().range.pages()) {
-        Some(set) if set != log.pages() => Err(LogError::Mismatch { slot: log.pages(), set }),
+        Some(set) if set != pages => Err(LogError::Mismatch { slot: pages, set }),
         _ => Ok((slot, log)),
     }
 }

@@ -76,9 +76,10 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`LogError::NoSlot`], [`LogError::NotLogged`], [`LogError::Mismatch`].
     pub fn read_dirty(&self, id: SlotId, into: &mut RegionSet) -> Result<(), LogError> {
+        self.collect(id);
         let state = self.enter();
         let (_, log) = logged(&state, id, Some(into))?;
-        log.read(|word, mask| into.insert_word(word as u64, mask));
+        log.pages.read(|word, mask| into.insert_word(word as u64, mask));
         Ok(())
     }
 
@@ -99,6 +100,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let mut debt = self.debts.raise(self.context());
         let state = self.enter();
         let (slot, log) = logged(&state, id, Some(into))?;
+        let log = &log.pages;
         let words = range.words(log.pages())?;
         let (needed, given) = (words.end - words.start, mask.len() as u64);
         if given < needed {
@@ -122,7 +124,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             if let (Some(here), Some(log)) = (here, slot.log.as_deref()) {
                 let first = slot.page(here.first());
                 let masks = words_of(first..first + here.pages());
-                self.clear(&state, slot, log, masks, &mut debt, |_, _| {});
+                self.clear(&state, slot, &log.pages, masks, &mut debt, |_, _| {});
             }
         }
         drop(state);

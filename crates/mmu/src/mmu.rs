@@ -5,9 +5,10 @@ use crate::breaks::Breaks;
 use crate::counters::Tally;
 use crate::debts::{Debts, Takes};
 use crate::dirty::{DirtySet, Initial};
+use crate::dirty_bits::{DirtyBits, Touched};
 use crate::embedder::Embedder;
 use crate::invalidation::Invalidations;
-use crate::log::Origin;
+use crate::log::{Log, Origin};
 use crate::protection::Protection;
 use crate::read_side::{ReadGuard, ReadSide};
 use crate::ring::RingSize;
@@ -38,6 +39,8 @@ pub struct Config {
     /// Whether each vCPU has a dirty ring, and how large. What a ring has no room for, and writes that
     /// no vCPU makes, are in the slots' bitmaps.
     pub ring: Option<RingSize>,
+    /// Whether writes are logged by hardware's D bits.
+    pub dirty_bits: DirtyBits,
     /// The deliberate bug of this VM, if any.
     #[cfg(feature = "breaks")]
     pub broken: Option<crate::breaks::Break>,
@@ -45,7 +48,8 @@ pub struct Config {
 
 impl Default for Config {
     /// One address space of the usual size, on hardware that sets A and has no sub-page permissions,
-    /// of memory that the VMM can write, without rings; nothing broken.
+    /// of memory that the VMM can write, without rings, logged by
+    /// write-protection; nothing broken.
     fn default() -> Self {
         Self {
             spaces: 1,
@@ -54,6 +58,7 @@ impl Default for Config {
             sub_pages: SubPageHardware::Absent,
             memory: GuestMemory::Open,
             ring: None,
+            dirty_bits: DirtyBits::Unused,
             #[cfg(feature = "breaks")]
             broken: None,
         }
@@ -95,6 +100,9 @@ pub enum CreateVmError {
     /// The format has no tables that translate so many bits of guest address.
     #[error("no tables of this format translate {0} bits of guest address")]
     AddressBits(u32),
+    /// Hardware that sets no A sets no D.
+    #[error("D bits cannot be the log of hardware that sets no A bits")]
+    DirtyWithoutAccessed,
     /// No frame for a root, or no memory for its software half.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
@@ -136,6 +144,7 @@ pub struct Mmu<F: Format, E: Embedder> {
     pub(crate) sub_page_hardware: SubPageHardware,
     pub(crate) memory: GuestMemory,
     ring: Option<RingSize>,
+    pub(crate) dirty_bits: DirtyBits,
     /// Whether pages may be tracked: 0 or 1.
     pub(crate) tracking: AtomicU32,
     pub(crate) listeners: Listeners<F, E>,
@@ -148,6 +157,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// [`CreateVmError`].
     pub fn new(embedder: E, config: Config) -> Result<Self, CreateVmError> {
         let breaks = config.breaks();
+        if config.dirty_bits != DirtyBits::Unused && config.accessed == AccessedBits::NotSet {
+            return Err(CreateVmError::DirtyWithoutAccessed);
+        }
         let bits = config.address_bits.unwrap_or(F::ADDRESS_BITS);
         let shape = F::root(bits).ok_or(CreateVmError::AddressBits(bits))?;
         let roots = Roots::new(config.spaces.max(1), shape, &embedder)?;
@@ -166,6 +178,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             sub_page_hardware: config.sub_pages,
             memory: config.memory,
             ring: config.ring,
+            dirty_bits: config.dirty_bits,
             tracking: AtomicU32::new(0),
             listeners: Listeners::new(),
         })
@@ -215,12 +228,13 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         sum
     }
 
-    pub(crate) fn new_log(
-        &self,
-        pages: u64,
-        initial: Initial,
-    ) -> Result<Box<DirtySet>, OutOfMemory> {
-        try_box(DirtySet::new(pages, initial, self.breaks)?).map_err(|(error, _)| error)
+    pub(crate) fn new_log(&self, pages: u64, initial: Initial) -> Result<Box<Log>, OutOfMemory> {
+        let touched = match self.dirty_bits {
+            DirtyBits::Scanned => Some(Touched::new::<F>(pages, initial, self.breaks)?),
+            DirtyBits::Unused | DirtyBits::Logged => None,
+        };
+        let pages = DirtySet::new(pages, initial, self.breaks)?;
+        try_box(Log { pages, touched }).map_err(|(error, _)| error)
     }
 
     /// Enters the read side without a seat.
@@ -229,8 +243,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     pub(crate) const fn context(&self) -> Context<'_, E> {
-        let Self { embedder, tally, debts, breaks, .. } = self;
-        Context { embedder, tally, debts, breaks: *breaks }
+        let Self { embedder, tally, debts, dirty_bits, breaks, .. } = self;
+        Context { embedder, tally, debts, dirty_bits: *dirty_bits, breaks: *breaks }
     }
 }
 

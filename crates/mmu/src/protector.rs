@@ -1,4 +1,4 @@
-//! Taking storability from the pages of a slot, whatever maps them.
+//! Making the next store to pages of a slot heard of, whatever maps them.
 
 use crate::debts::Debt;
 use crate::dirty::{below, bits};
@@ -32,7 +32,7 @@ impl<'s, 'm, F: Format, E: Embedder> Protector<'s, 'm, F, E> {
             let table = self.table_of(gfn);
             let here = rest & below(table.end_of_leaves(gfn).get() - first);
             let index = |bit| table.index(Gfn::new(first + bit as u64));
-            debt.note(table.close_leaves(bits(here).map(index), self.context));
+            debt.note(table.rearm_leaves(bits(here).map(index), self.context));
             rest &= !here;
         }
     }

@@ -4,9 +4,11 @@
 //! comes before the first change, so that a slot is whole after any error.
 
 use crate::allocate::OutOfMemory;
-use crate::debts::Takes;
-use crate::dirty::{DirtySet, Initial};
+use crate::debts::{Debt, Takes};
+use crate::dirty::Initial;
+use crate::dirty_bits::DirtyBits;
 use crate::embedder::Embedder;
+use crate::log::Log;
 use crate::mmu::{Mmu, State};
 use crate::slots::{ChangeSlotError, CreateSlotError, LogMode, NoSlot, Slot, SlotSpec};
 use crate::table::Graveyard;
@@ -46,7 +48,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub fn change_slot(&self, spec: SlotSpec) -> Result<(), ChangeSlotError> {
         self.enter().check_place(&spec)?;
         let mut log = self.log_for(&spec)?;
-        let debt = self.debts.raise_for(Takes::Mappings, self.context());
+        let mut debt = self.debts.raise_for(Takes::Mappings, self.context());
         let mut graves = Graves::new();
         let mut state = self.read_side.exclude(&self.embedder);
         let before = state.check_change(&spec)?;
@@ -54,6 +56,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let mut counts = TrackCounts::default();
         if moved {
             self.invalidations.slot_changes();
+            self.keep_dirty_bits(&state, &before, &mut debt);
             state.zap(&before, &mut graves);
             state.slots.relocate(spec.id, spec.range)?;
             state.spell_sub_pages(spec.id);
@@ -103,13 +106,24 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         Ok(())
     }
 
+    /// What hardware knows of a slot that moves goes with its log: leaf by leaf, since a walk that is
+    /// under way may still set D in a table that was unlinked.
+    fn keep_dirty_bits(&self, state: &State<F>, spec: &SlotSpec, debt: &mut Debt<'_, E>) {
+        if self.dirty_bits == DirtyBits::Scanned {
+            let mut credit = |gfn| self.credit(state, spec.space, gfn);
+            for root in state.roots.over(spec.space, spec.range) {
+                root.unmap(spec.range, self.context(), debt, &mut credit);
+            }
+        }
+    }
+
     fn tell_removed(&self, spec: &SlotSpec) {
         let SlotSpec { id: slot, space, range, .. } = *spec;
         self.listeners.removed(self, &RemovedRegion { slot, space, range });
     }
 
     /// A log for a slot that wants one.
-    fn log_for(&self, spec: &SlotSpec) -> Result<Option<Box<DirtySet>>, OutOfMemory> {
+    fn log_for(&self, spec: &SlotSpec) -> Result<Option<Box<Log>>, OutOfMemory> {
         let initial = match spec.log {
             LogMode::Off => return Ok(None),
             LogMode::On => Initial::Clean,

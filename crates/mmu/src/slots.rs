@@ -2,8 +2,8 @@
 
 use crate::allocate::{OutOfMemory, try_reserve_one};
 use crate::breaks::{Break, Breaks};
-use crate::dirty::DirtySet;
 use crate::embedder::{Backing, BackingWrite, GuestPage};
+use crate::log::Log;
 use crate::protection::ProtectAll;
 use crate::sub_pages::SubPageMaps;
 use crate::table::Table;
@@ -119,7 +119,7 @@ pub struct NoSlot(pub SlotId);
 pub(crate) struct Slot {
     pub(crate) spec: SlotSpec,
     /// `None` while logging is off.
-    pub(crate) log: Option<Box<DirtySet>>,
+    pub(crate) log: Option<Box<Log>>,
     /// Who tracks which page.
     pub(crate) tracked: TrackCounts,
     /// What of which page may not be written.
@@ -128,7 +128,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Of a spec, nothing tracked or restricted.
-    pub(crate) fn new(spec: SlotSpec, log: Option<Box<DirtySet>>) -> Self {
+    pub(crate) fn new(spec: SlotSpec, log: Option<Box<Log>>) -> Self {
         Self { spec, log, tracked: TrackCounts::default(), maps: SubPageMaps::default() }
     }
 
@@ -212,7 +212,7 @@ impl Slot {
     /// Makes room in the log for a page's own bit, if there is memory for it.
     pub(crate) fn prepare(&self, gfn: Gfn) {
         if let Some(log) = &self.log {
-            log.prepare(self.page(gfn));
+            log.pages.prepare(self.page(gfn));
         }
     }
 
@@ -220,7 +220,7 @@ impl Slot {
     #[inline]
     pub(crate) fn mark(&self, gfn: Gfn) {
         if let Some(log) = &self.log {
-            log.mark(self.page(gfn));
+            log.pages.mark(self.page(gfn));
         }
     }
 }
@@ -243,6 +243,13 @@ impl Slots {
 
     pub(crate) fn named(&self, id: SlotId) -> Result<&Slot, NoSlot> {
         Ok(&self.by_page[self.position(id)?])
+    }
+
+    /// The slots that have pages of `range`.
+    pub(crate) fn over(&self, space: AddressSpace, range: GfnRange) -> impl Iterator<Item = &Slot> {
+        let last = Gfn::new(range.end().get() - 1);
+        let below = self.by_page[..self.first_above(space, last)].iter().rev();
+        below.take_while(move |slot| slot.spec.space == space && slot.spec.range.overlaps(range))
     }
 
     /// The same, with faults kept out.
@@ -271,12 +278,7 @@ impl Slots {
 
     /// A slot of another name that has pages of `spec`.
     pub(crate) fn others_there(&self, spec: &SlotSpec) -> Option<SlotId> {
-        let last = Gfn::new(spec.range.end().get() - 1);
-        let below = self.by_page[..self.first_above(spec.space, last)].iter().rev();
-        let there = below
-            .take_while(|slot| slot.spec.space == spec.space)
-            .take_while(|slot| slot.spec.range.overlaps(spec.range));
-        there.map(|slot| slot.spec.id).find(|id| *id != spec.id)
+        self.over(spec.space, spec.range).map(|slot| slot.spec.id).find(|id| *id != spec.id)
     }
 
     pub(crate) fn insert(&mut self, slot: Slot) -> Result<(), OutOfMemory> {

@@ -46,6 +46,20 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
         outcome
     }
 
+    /// Logs the stores that hardware has logged for this vCPU: the entries of its page-modification log
+    /// (Intel SDM vol. 3C, 29.3.6), guest-physical addresses of pages. Bits of an address below the
+    /// page count for nothing; a page of no logged slot is no matter. Never fails, never allocates. On
+    /// each exit, on a full buffer's above all, and before the handle is dropped for good.
+    pub fn log_stores(&mut self, space: AddressSpace, addresses: &[u64]) {
+        let state = self.mmu.read_side.enter(self.seat, &self.mmu.embedder);
+        for address in addresses {
+            let gfn = Gpa::new(*address).gfn();
+            if let Some(slot) = state.slots.find(space, gfn) {
+                crate::fault::log_write(self.seat.ring(), slot, gfn);
+            }
+        }
+    }
+
     /// To be asked before each entry into the guest, by a vCPU that has a ring: whether there is room
     /// for what it may log until it is asked again. If not, it stays out until somebody has called
     /// [`Mmu::harvest_rings`] and [`Mmu::reset_rings`].

@@ -4,6 +4,7 @@
 use crate::breaks::Breaks;
 use crate::counters::{Event, Tally};
 use crate::debts::Debts;
+use crate::dirty_bits::DirtyBits;
 use crate::embedder::Embedder;
 
 /// Borrowed by every operation that changes an entry.
@@ -11,6 +12,7 @@ pub(crate) struct Context<'a, E> {
     pub(crate) embedder: &'a E,
     pub(crate) tally: &'a Tally,
     pub(crate) debts: &'a Debts,
+    pub(crate) dirty_bits: DirtyBits,
     pub(crate) breaks: Breaks,
 }
 

@@ -109,6 +109,14 @@ pub trait TableFormat: Send + Sync + 'static {
     /// The same entry, no longer storable; a liftable leaf stays liftable.
     #[must_use]
     fn close(raw: Raw) -> Raw;
+
+    /// Whether an entry of the last level has D: hardware's, or what is kept of it where the leaf is
+    /// not storable.
+    fn is_dirty(raw: Raw) -> bool;
+
+    /// The same entry without D.
+    #[must_use]
+    fn clear_dirty(raw: Raw) -> Raw;
 }
 
 /// Tables whose last level says which sub-pages of a page may be written.

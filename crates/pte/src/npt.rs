@@ -87,6 +87,16 @@ impl TableFormat for Npt {
     fn close(raw: Raw) -> Raw {
         Raw(raw.0 & !WRITE)
     }
+
+    #[inline]
+    fn is_dirty(raw: Raw) -> bool {
+        raw.0 & DIRTY != 0
+    }
+
+    #[inline]
+    fn clear_dirty(raw: Raw) -> Raw {
+        Raw(raw.0 & !DIRTY)
+    }
 }
 
 impl Format for Npt {

@@ -59,6 +59,15 @@ impl TableFormat for Sppt {
     fn close(raw: Raw) -> Raw {
         Raw(raw.0 & !VALID)
     }
+
+    /// Vectors have none.
+    fn is_dirty(_: Raw) -> bool {
+        false
+    }
+
+    fn clear_dirty(raw: Raw) -> Raw {
+        raw
+    }
 }
 
 impl SubPageFormat for Sppt {

@@ -177,6 +177,17 @@ impl TableFormat for Stage2 {
             Raw(raw.0 & !VALID | PARKED)
         }
     }
+
+    #[inline]
+    fn is_dirty(raw: Raw) -> bool {
+        raw.0 & (WRITE | WAS_DIRTY) != 0
+    }
+
+    /// A storable leaf keeps DBM: hardware sets `S2AP[1]` again, if `VTCR_EL2.HD` tells it to.
+    #[inline]
+    fn clear_dirty(raw: Raw) -> Raw {
+        Raw(raw.0 & !(WRITE | WAS_DIRTY))
+    }
 }
 
 impl Format for Stage2 {

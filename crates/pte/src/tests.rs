@@ -123,6 +123,9 @@ fn laws<F: Format>(entry: Entry, level: Level) -> Result<(), TestCaseError> {
         prop_assert_eq!(F::is_liftable(raw), may_open(entry));
         write_laws::<F>(leaf, level)?;
         prop_assert_eq!(F::is_accessed(raw), leaf.accessed);
+        prop_assert_eq!(F::is_dirty(raw), leaf.dirty);
+        let clean = Entry::Leaf(Leaf { dirty: false, ..leaf });
+        prop_assert_eq!(F::decode(F::clear_dirty(raw), level), clean);
         let used = Entry::Leaf(Leaf { accessed: true, ..leaf });
         prop_assert_eq!(F::decode(F::set_accessed(raw), level), used);
         let unused = Entry::Leaf(Leaf { accessed: false, ..leaf });

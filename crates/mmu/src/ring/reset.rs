@@ -87,7 +87,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     fn protect_word(&self, state: &State<F>, word: Word, debt: &mut Debt<'_, E>) {
         let Ok(slot) = state.slots.named(word.slot) else { return };
         let Some(log) = &slot.log else { return };
-        let mask = log.valid_in(word.number) & word.mask;
+        let mask = log.pages.valid_in(word.number) & word.mask;
         if mask != 0 {
             Protector::new(state, slot, self.context()).protect(word.number, mask, debt);
         }

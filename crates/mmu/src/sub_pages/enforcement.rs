@@ -49,6 +49,14 @@ impl<F: Format> Enforcement<F> {
         self.tables().into_iter().flat_map(Roots::all)
     }
 
+    /// Whether a permitted store to a page passes, whatever its page tables' upper entries say.
+    pub(crate) fn pass(&self, space: AddressSpace, gfn: Gfn) -> bool {
+        self.tables().is_some_and(|roots| {
+            let root = roots.of(space, gfn);
+            root.lowest(gfn).level() == Level::L1 && root.is_open_to(gfn)
+        })
+    }
+
     /// Makes the tables say what a page's new map is, if they say anything of it yet.
     pub(super) fn set_vector(&self, space: AddressSpace, gfn: Gfn, map: SubPageMap) {
         let Some(roots) = self.tables() else { return };

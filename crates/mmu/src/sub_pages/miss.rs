@@ -66,7 +66,10 @@ impl<'s, F: Format, E: Embedder> Miss<'s, '_, F, E> {
             return Missed::Done(Outcome::Spurious);
         }
         match self.open_path(roots.of(self.space, self.gfn), leaves) {
-            Ok(()) => Missed::Done(Outcome::Mapped),
+            Ok(()) => {
+                self.state.touch(self.space, self.gfn);
+                Missed::Done(Outcome::Mapped)
+            }
             Err(Shut::OutOfMemory) => Missed::Done(Outcome::OutOfMemory),
             Err(Shut::ShootDownFirst(shoot_down)) => Missed::ShootDownFirst(shoot_down),
         }

@@ -3,17 +3,18 @@
 use super::{Locked, Table};
 use crate::breaks::Break;
 use crate::counters::Event;
+use crate::dirty_bits::DirtyBits;
 use crate::embedder::Embedder;
 use crate::frame::Closed;
 use crate::lock::SpinGuard;
 use crate::vm_context::Context;
 use core::convert::Infallible;
 use core::ops::ControlFlow;
-use vellum_pte::{Format, TableFormat};
+use vellum_pte::{Format, Level, TableFormat};
 
 impl<F: TableFormat> Table<F> {
     /// Settles the table for `generation`: after it no entry is storable, but for those that a
-    /// fault is opening right now. **The set comes out first, then the entries are closed, then
+    /// fault is opening right now, and but for leaves whose stores are logged by D. **The set comes out first, then the entries are closed, then
     /// the table is stamped**; the guard says that settles and push-downs exclude each other.
     pub(crate) fn settle<E: Embedder>(
         &self,
@@ -21,11 +22,28 @@ impl<F: TableFormat> Table<F> {
         generation: u64,
         context: Context<'_, E>,
     ) {
-        if self.close_storable(context) == Closed::Now {
+        let closed = match context.dirty_bits {
+            DirtyBits::Scanned | DirtyBits::Logged if self.level() == Level::L1 => {
+                self.settle_leaves(context)
+            }
+            _ => self.close_storable(context),
+        };
+        if closed == Closed::Now {
             locked.closed = Closed::Now;
         }
         locked.generation = generation;
         context.count(Event::Settled);
+    }
+
+    /// Of a table of 4 KiB leaves whose log is their D bits. Stores go on without a fault, once the
+    /// entries above are open. What hardware has logged by itself is on record, and is logged again only
+    /// from a clear D; what nobody has scanned yet stays to be scanned.
+    fn settle_leaves<E: Embedder>(&self, context: Context<'_, E>) -> Closed {
+        if context.dirty_bits == DirtyBits::Scanned {
+            return Closed::Before;
+        }
+        let taken = self.writable.iter().map(|index| self.entry(index).take_dirty::<F>());
+        count_closed(taken, context)
     }
 
     fn close_storable<E: Embedder>(&self, context: Context<'_, E>) -> Closed {
@@ -169,8 +187,22 @@ impl<F: TableFormat> Table<F> {
 }
 
 impl<F: Format> Table<F> {
+    /// Makes the next store to each of those entries that are leaves heard of: by a fault, or, in
+    /// tables of 4 KiB leaves, by D where hardware's D bits are the log. Says whether one could have
+    /// been stored to unheard.
+    pub(crate) fn rearm_leaves<E: Embedder>(
+        &self,
+        entries: impl Iterator<Item = usize>,
+        context: Context<'_, E>,
+    ) -> Closed {
+        if context.dirty_bits == DirtyBits::Unused || self.level() > Level::L1 {
+            return self.close_leaves(entries, context);
+        }
+        count_closed(entries.map(|index| self.entry(index).take_dirty::<F>()), context)
+    }
+
     /// Takes storability from those entries that are leaves. Says whether one had it.
-    pub(crate) fn close_leaves<E: Embedder>(
+    fn close_leaves<E: Embedder>(
         &self,
         entries: impl Iterator<Item = usize>,
         context: Context<'_, E>,

@@ -76,7 +76,8 @@ impl<F: Format> Table<F> {
         };
         for index in 0..TableFrame::<F>::ENTRIES {
             let frame = Pfn::new(leaf.frame.get() + index as u64 * self.pages_an_entry());
-            let small = Leaf { frame, write, ..leaf };
+            // D of a huge leaf says nothing of a page.
+            let small = Leaf { frame, write, dirty: false, ..leaf };
             self.entry(index).publish(F::encode(Entry::Leaf(small), self.level()));
         }
     }

@@ -30,6 +30,16 @@ impl<F: TableFormat> Table<F> {
         table
     }
 
+    /// Whether stores pass every entry that points to a table on the way to a page, from this table
+    /// on.
+    pub(crate) fn is_open_to(&self, gfn: Gfn) -> bool {
+        let index = self.index(gfn);
+        match self.child(index) {
+            Some(child) => F::is_storable(self.entry(index).load()) && child.is_open_to(gfn),
+            None => true,
+        }
+    }
+
     /// Whether this table has pages from `gfn` on.
     #[inline]
     pub(crate) fn covers(&self, gfn: Gfn) -> bool {

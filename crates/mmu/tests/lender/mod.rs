@@ -69,10 +69,18 @@ impl Lender {
     }
 }
 
+/// As hardware wants it.
+#[repr(align(4096))]
+struct Table([EntryWord; 512]);
+
+impl Table {
+    const EMPTY: Self = Self([const { EntryWord::new(0) }; 512]);
+}
+
 impl Embedder for Lender {
     fn allocate_frame(&self) -> Option<Frame> {
-        let table = Box::leak(Box::new([const { EntryWord::new(0) }; 512]));
-        let entries = NonNull::new(table.as_mut_ptr())?;
+        let table = Box::leak(Box::new(Table::EMPTY));
+        let entries = NonNull::new(table.0.as_mut_ptr())?;
         let pfn = Pfn::of_address(entries.as_ptr() as u64);
         let mut ledger = self.0.lock().expect("no panics inside");
         ledger.spend()?;
@@ -83,8 +91,8 @@ impl Embedder for Lender {
     }
 
     fn allocate_roots(&self, tables: u32) -> Option<Frame> {
-        let entries: Vec<_> = (0..512 * tables).map(|_| EntryWord::new(0)).collect();
-        let entries = NonNull::new(entries.leak().as_mut_ptr())?;
+        let tables: Vec<_> = (0..tables).map(|_| Table::EMPTY).collect();
+        let entries = NonNull::new(tables.leak().as_mut_ptr())?.cast();
         let pfn = Pfn::of_address(entries.as_ptr() as u64);
         let mut ledger = self.0.lock().expect("no panics inside");
         ledger.spend()?;

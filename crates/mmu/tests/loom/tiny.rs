@@ -61,6 +61,7 @@ pub type Arm = Tiny<LikeArm>;
 // | 5     | PARKED   | VALID = 0   | a closed table, its address kept        |
 // | 6     | FROZEN   | VALID = 0   | a replacement is under way              |
 // | 7     | PARTIAL  | leaf        | sub-page tables decide about stores     |
+// | 8     | DIRTY    | leaf        | set by hardware                         |
 // | 63:12 | ADDRESS  | all         | frame                                   |
 const VALID: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -70,6 +71,7 @@ const ACCESSED: u64 = 1 << 4;
 const PARKED: u64 = 1 << 5;
 const FROZEN: u64 = 1 << 6;
 const PARTIAL: u64 = 1 << 7;
+const DIRTY: u64 = 1 << 8;
 
 const fn when(condition: bool, bit: u64) -> u64 {
     if condition { bit } else { 0 }
@@ -87,6 +89,7 @@ fn encode_leaf(leaf: Leaf) -> u64 {
         | when(matches!(leaf.write, Write::Storable | Write::Liftable), LIFTABLE)
         | when(leaf.write == Write::Partial, PARTIAL)
         | when(leaf.accessed, ACCESSED)
+        | when(leaf.dirty, DIRTY)
 }
 
 fn decode_leaf(raw: Raw) -> Leaf {
@@ -96,7 +99,7 @@ fn decode_leaf(raw: Raw) -> Leaf {
         bits if bits & LIFTABLE != 0 => Write::Liftable,
         _ => Write::Denied,
     };
-    Leaf { accessed: raw.0 & ACCESSED != 0, ..Leaf::new(frame(raw), write) }
+    Leaf { frame: frame(raw), write, accessed: raw.0 & ACCESSED != 0, dirty: raw.0 & DIRTY != 0 }
 }
 
 impl<A: Like> Tiny<A> {
@@ -147,6 +150,14 @@ impl<A: Like> TableFormat for Tiny<A> {
             WRITE => Raw(raw.0 & !(WRITE | VALID) | Self::CLOSED),
             _ => Raw(raw.0 & !(WRITE | PARTIAL)),
         }
+    }
+
+    fn is_dirty(raw: Raw) -> bool {
+        raw.0 & DIRTY != 0
+    }
+
+    fn clear_dirty(raw: Raw) -> Raw {
+        Raw(raw.0 & !DIRTY)
     }
 }
 
@@ -250,6 +261,15 @@ impl TableFormat for TinySppt {
 
     fn close(raw: Raw) -> Raw {
         Raw(raw.0 & !SUB_PAGE_TABLE_VALID)
+    }
+
+    /// Vectors have none.
+    fn is_dirty(_: Raw) -> bool {
+        false
+    }
+
+    fn clear_dirty(raw: Raw) -> Raw {
+        raw
     }
 }
 
