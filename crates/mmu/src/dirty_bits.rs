@@ -13,11 +13,11 @@ use crate::debts::Debt;
 use crate::dirty::{DirtySet, Initial, bits};
 use crate::embedder::Embedder;
 use crate::lock::SpinLock;
-use crate::log::Log;
+use crate::log::{Log, Origin};
 use crate::mmu::{Mmu, State};
 use crate::slots::Slot;
 use crate::table::Table;
-use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Level, SlotId};
+use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa, Level, SlotId};
 
 /// Whether stores to 4 KiB leaves are logged by hardware's D bits. Huge leaves are write-protected
 /// always: their D says nothing of a page.
@@ -98,7 +98,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub(crate) fn collect(&self, id: SlotId) {
         match self.dirty_bits {
             DirtyBits::Unused => {}
-            DirtyBits::Logged => self.embedder.drain_logs(),
+            DirtyBits::Logged => self.embedder.drain_logs(&mut |space, address| {
+                self.mark_dirty(space, Gpa::new(address).gfn(), Origin::Device);
+            }),
             DirtyBits::Scanned => self.scan(id),
         }
     }

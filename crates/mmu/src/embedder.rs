@@ -87,11 +87,14 @@ pub trait Embedder: Send + Sync {
     /// [`NoBacking`]; nothing was written.
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking>;
 
-    /// Has every vCPU, running or not, hand over which stores hardware has logged for it and nobody
-    /// has taken yet ([`Vcpu::log_stores`](crate::Vcpu::log_stores)), and returns when all have. Called
-    /// before a log is read, where hardware keeps one ([`DirtyBits::Logged`](crate::DirtyBits::Logged)):
-    /// an exit of each vCPU is enough, if exits hand it over. With no lock of the library held.
-    fn drain_logs(&self) {}
+    /// Sees to it that what hardware has logged for any vCPU, running or not, is in the library's log
+    /// when this returns: either `log` is told of each entry (a guest-physical address, as hardware
+    /// wrote it), or the vCPU hands it over itself ([`Vcpu::log_stores`](crate::Vcpu::log_stores)), as it
+    /// may on each of its exits. Called before a log is read, where hardware keeps one of its own
+    /// ([`DirtyBits::Logged`](crate::DirtyBits::Logged)), with no lock of the library held.
+    fn drain_logs(&self, log: &mut dyn FnMut(AddressSpace, u64)) {
+        let _ = log;
+    }
 
     /// Whether whoever calls may listen to this VM's writes: on an operating system, whether it runs
     /// for the process that owns the VM.

@@ -191,8 +191,14 @@ fn rounds<F: Format>(
         let around = next(PAGES);
         let stored: BTreeSet<_> = (0..next(40)).map(|_| (around + next(300)) % PAGES).collect();
         stored.iter().for_each(|page| hardware.store(*page));
-        if next(8) == 0 {
-            hardware.mmu.write_protect_all();
+        match next(8) {
+            0 => hardware.mmu.write_protect_all(),
+            1 => {
+                hardware.exit();
+                let some = GfnRange::new(Gfn::new(FIRST + around), 200).expect("in range");
+                drop(hardware.mmu.invalidate(SPACE, some));
+            }
+            _ => {}
         }
         let way = WAYS[usize::try_from(next(3)).expect("small")];
         let found = hardware.harvest(way);
@@ -291,7 +297,7 @@ fn hardware_that_sets_no_accessed_bits_cannot_log() {
 #[cfg(feature = "breaks")]
 #[test]
 fn a_scan_that_breaks_a_rule_loses_a_store() {
-    for bug in [Break::ForgetTouched, Break::ClearQuietly] {
+    for bug in [Break::ForgetTouched, Break::ClearQuietly, Break::DropCredit] {
         let lender = Lender::default();
         let config = Config { broken: Some(bug), ..config(DirtyBits::Scanned) };
         let mmu = broken::<Ept>(&lender, config);
