@@ -74,12 +74,14 @@ impl Lender {
 struct Table([EntryWord; 512]);
 
 impl Table {
-    const EMPTY: Self = Self([const { EntryWord::new(0) }; 512]);
+    const fn empty() -> Self {
+        Self([const { EntryWord::new(0) }; 512])
+    }
 }
 
 impl Embedder for Lender {
     fn allocate_frame(&self) -> Option<Frame> {
-        let table = Box::leak(Box::new(Table::EMPTY));
+        let table = Box::leak(Box::new(Table::empty()));
         let entries = NonNull::new(table.0.as_mut_ptr())?;
         let pfn = Pfn::of_address(entries.as_ptr() as u64);
         let mut ledger = self.0.lock().expect("no panics inside");
@@ -91,7 +93,7 @@ impl Embedder for Lender {
     }
 
     fn allocate_roots(&self, tables: u32) -> Option<Frame> {
-        let tables: Vec<_> = (0..tables).map(|_| Table::EMPTY).collect();
+        let tables: Vec<_> = (0..tables).map(|_| Table::empty()).collect();
         let entries = NonNull::new(tables.leak().as_mut_ptr())?.cast();
         let pfn = Pfn::of_address(entries.as_ptr() as u64);
         let mut ledger = self.0.lock().expect("no panics inside");
