@@ -9,7 +9,7 @@ fn help_names_the_commands_and_an_example() {
     let output = run(&["--help"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(code(&output), 0);
-    for word in ["migrate", "receive", "bench", "Examples:", "Exit status"] {
+    for word in ["migrate", "receive", "watch", "bench", "Examples:", "Exit status"] {
         assert!(text.contains(word), "{word} is not in {text}");
     }
 }
