@@ -231,6 +231,8 @@ pub(crate) enum BenchName {
     Fault,
     /// Starting a log on huge leaves, splitting them, and getting them back
     Log,
+    /// Memory for tracked pages and for maps of sub-pages, in a slot of 39 bits
+    Metadata,
 }
 
 /// How second-stage entries are spelt.

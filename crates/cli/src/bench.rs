@@ -5,6 +5,7 @@
 
 mod fault;
 mod log;
+mod metadata;
 mod protect_all;
 mod result;
 mod sample;
@@ -23,6 +24,7 @@ pub(crate) fn run(args: &Bench) -> Result<End, Failure> {
         BenchName::ProtectAll => protect_all::run(args.memory),
         BenchName::Fault => fault::run(),
         BenchName::Log => log::run(args.memory),
+        BenchName::Metadata => metadata::run(),
     }?;
     let text = if args.json { result.json() + "\n" } else { result.table() };
     // A reader that has gone away does not change what was measured.

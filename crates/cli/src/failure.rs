@@ -13,7 +13,10 @@ use vellum_machine::guests::Builtin;
 use vellum_machine::machine::MachineError;
 use vellum_machine::port::PortError;
 use vellum_migrate::ListenError;
-use vellum_mmu::{LogError, OutOfMemory, Outcome, SplitError};
+use vellum_mmu::{
+    ActivateError, EnableTrackingError, LogError, OutOfMemory, Outcome, SplitError, SubPageError,
+    TrackError,
+};
 
 /// Why a command could not be begun, and the way out where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +138,21 @@ pub(crate) enum Failure {
     /// Huge leaves cannot be split.
     #[error("the huge leaves cannot be split: {0}")]
     Split(#[from] SplitError),
+    /// Pages cannot be tracked.
+    #[error("the pages cannot be tracked: {0}")]
+    Track(#[from] TrackError),
+    /// Page tracking cannot be turned on.
+    #[error("the pages cannot be tracked: {0}")]
+    EnableTracking(#[from] EnableTrackingError),
+    /// Sub-pages cannot be activated.
+    #[error("parts of pages cannot be restricted: {0}")]
+    ActivateSubPages(#[from] ActivateError),
+    /// Maps of sub-pages cannot be set.
+    #[error("parts of pages cannot be restricted: {0}")]
+    SubPages(#[from] SubPageError),
+    /// How much memory this process has is not known.
+    #[error("/proc/self/smaps_rollup does not say what this process has in memory: {0}")]
+    Resident(#[source] io::Error),
     /// The library ran out of memory.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),

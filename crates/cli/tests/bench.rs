@@ -58,3 +58,16 @@ fn a_person_gets_a_table() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("median") && text.contains("push-down"), "{text}");
 }
+
+/// Memory is no clock: these marks are held.
+#[test]
+fn metadata_costs_nothing_that_nobody_uses_and_two_bytes_a_page_at_most() {
+    let output = run(&["bench", "metadata", "--json"]);
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+    let result = json(&output);
+    assert_complete("metadata", &result);
+    let marks = result["marks"].as_array().expect("a list");
+    assert_eq!(marks.len(), 3);
+    assert!(marks.iter().all(|mark| mark["met"] == true), "{result}");
+    assert_eq!(result["samples"]["nothing tracked"]["unit"], "bytes");
+}

@@ -1,7 +1,6 @@
 //! What a benchmark found.
 
 use super::sample::Sample;
-use crate::quantity::show_nanoseconds;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -86,7 +85,7 @@ impl BenchResult {
         self.parameters.insert(name, value);
     }
 
-    /// Adds times.
+    /// Adds times, or memory.
     pub(crate) fn sample(&mut self, label: impl Into<String>, sample: Sample) {
         self.samples.push((label.into(), sample));
     }
@@ -136,7 +135,8 @@ impl BenchResult {
     fn samples_table(&self) -> String {
         let mut text = format!("\n{:<44} {:>10} {:>10} {:>10}\n", "", "median", "min", "max");
         for (label, sample) in &self.samples {
-            let [median, min, max] = [sample.median, sample.min, sample.max].map(show_nanoseconds);
+            let shown = [sample.median, sample.min, sample.max].map(|value| sample.show(value));
+            let [median, min, max] = shown;
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{label:<44} {median:>10} {min:>10} {max:>10}");
         }

@@ -1,5 +1,6 @@
 //! Taking times in turns.
 
+use crate::quantity::show_nanoseconds;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,17 @@ impl Sample {
         let at = |index: usize| ns.get(index).copied().unwrap_or(f64::NAN);
         let last = ns.len().saturating_sub(1);
         Self { median: at(ns.len() / 2), min: at(0), max: at(last), unit: "ns", n: ns.len() }
+    }
+
+    /// Of an amount of memory, which is the same every time.
+    pub(crate) fn bytes(bytes: u64) -> Self {
+        let median = bytes as f64;
+        Self { median, min: median, max: median, unit: "bytes", n: 1 }
+    }
+
+    /// A number of this sample's unit, for a person.
+    pub(crate) fn show(&self, value: f64) -> String {
+        if self.unit == "ns" { show_nanoseconds(value) } else { format!("{value:.0} B") }
     }
 }
 
