@@ -74,6 +74,8 @@ pub struct Hypervisor<M = Plenty> {
     forgotten: AtomicU64,
     local_flushes: LocalFlushes,
     interlude: Mutex<Option<Interlude>>,
+    /// What happens while the library waits.
+    during_wait: Mutex<Option<Interlude>>,
 }
 
 impl<M> fmt::Debug for Hypervisor<M> {
@@ -102,6 +104,7 @@ impl<M: Memory> Hypervisor<M> {
             forgotten: AtomicU64::new(0),
             local_flushes: LocalFlushes::Made,
             interlude: Mutex::new(None),
+            during_wait: Mutex::new(None),
         }
     }
 
@@ -136,6 +139,12 @@ impl<M: Memory> Hypervisor<M> {
     /// The next answer about what is behind a page is on its way while `work` is done.
     pub fn during_next_answer(&self, work: impl FnOnce() + Send + 'static) {
         *locked(&self.interlude) = Some(Box::new(work));
+    }
+
+    /// The next time that the library waits for somebody, `work` is done. What was to be done then and
+    /// has not been, is dropped.
+    pub fn during_next_wait(&self, work: impl FnOnce() + Send + 'static) {
+        *locked(&self.during_wait) = Some(Box::new(work));
     }
 
     /// What all table frames hold now.
@@ -221,7 +230,11 @@ impl<M: Memory> Embedder for Hypervisor<M> {
     fn barrier_all(&self) {}
 
     fn relax(&self) {
-        std::thread::yield_now();
+        let work = locked(&self.during_wait).take();
+        match work {
+            Some(work) => self.memory.unlimited(work),
+            None => std::thread::yield_now(),
+        }
     }
 
     fn flush_local(&self, gpa: Gpa) {

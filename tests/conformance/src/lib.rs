@@ -6,6 +6,7 @@
 //! | [`oracle`] | the two oracles: [`oracle::stopped`] and [`oracle::running`] |
 //! | [`port_guest`] | backend: native writers on the software machine's memory ports |
 //! | [`rv64_guest`] | backend: the same stores made by RV64 harts |
+//! | [`restricted`] | tracked and restricted pages of either |
 //! | [`model`] | what the library does, said naively |
 //! | [`scene`] | a VM and its model: each operation done to both |
 //! | [`script`] | a VM of [`hypervisor`], a list of operations, and what is objected to them |
@@ -35,6 +36,7 @@ pub mod model;
 pub mod oracle;
 pub mod parts;
 pub mod port_guest;
+pub mod restricted;
 pub mod rv64_guest;
 pub mod scene;
 pub mod script;

@@ -1,12 +1,14 @@
 //! Native writers on the software machine's memory ports.
 
 use crate::backend::{Backend, Guest, PAGES, Plan};
+use crate::restricted::{Restricted, Restrictions};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use vellum_machine::board::{Board, BoardConfig};
-use vellum_machine::bus::{Bus, Width};
+use vellum_machine::board::{Board, BoardConfig, SubPageHardware};
+use vellum_machine::bus::{Bus, BusError, Width};
+use vellum_machine::emulation::EmulatedStore;
 use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::WalkedFormat;
@@ -27,6 +29,10 @@ pub struct Ports<F> {
     pub shoot_down: ShootDown,
     /// The largest pages of its RAM.
     pub pages: PageSize,
+    /// Which pages are tracked and restricted.
+    pub restrictions: Restrictions,
+    /// Whether its processors have sub-page permissions, where the format has.
+    pub sub_pages: SubPageHardware,
     /// A deliberate bug.
     pub broken: Option<Break>,
     format: PhantomData<F>,
@@ -36,14 +42,27 @@ impl<F> Ports<F> {
     /// Sound, over small pages, with this host's best shoot-down.
     #[must_use]
     pub fn new(track: Track) -> Self {
-        let (shoot_down, pages) = (ShootDown::best(), PageSize::Small);
-        Self { track, shoot_down, pages, broken: None, format: PhantomData }
+        Self {
+            track,
+            shoot_down: ShootDown::best(),
+            pages: PageSize::Small,
+            restrictions: Restrictions::None,
+            sub_pages: SubPageHardware::Present,
+            broken: None,
+            format: PhantomData,
+        }
     }
 
     /// Over pages of this size.
     #[must_use]
     pub const fn over(self, pages: PageSize) -> Self {
         Self { pages, ..self }
+    }
+
+    /// With some pages tracked and restricted, on processors of this kind.
+    #[must_use]
+    pub const fn restricted(self, sub_pages: SubPageHardware) -> Self {
+        Self { restrictions: Restrictions::Some, sub_pages, ..self }
     }
 
     /// With a deliberate bug.
@@ -63,25 +82,31 @@ impl<F: WalkedFormat> Backend for Ports<F> {
     type Guest = PortGuest<F>;
 
     fn name(&self) -> String {
-        let Self { track, shoot_down, pages, broken, .. } = self;
-        format!("ports {} {track:?} {shoot_down:?} {pages:?} {broken:?}", F::NAME)
+        let Self { track, shoot_down, pages, restrictions, sub_pages, broken, .. } = self;
+        let restricted = format!("{restrictions:?} {sub_pages:?}");
+        format!("ports {} {track:?} {shoot_down:?} {pages:?} {restricted} {broken:?}", F::NAME)
     }
 
     fn guest(&self, plan: Plan) -> PortGuest<F> {
         let config = BoardConfig {
             shoot_down: self.shoot_down,
             pages: self.pages,
+            sub_pages: self.sub_pages,
             broken: self.broken,
             ..BoardConfig::with_memory(PAGES * PAGE_SIZE).expect("it fits an address")
         };
         let board = Board::new(&config).expect("sparse memory is to be had");
+        let restricted = match self.restrictions {
+            Restrictions::None => None,
+            Restrictions::Some => Some(Restricted::new(&board, RAM_BASE, &plan)),
+        };
         let shared = Arc::new(Shared::new(board, plan));
         let spawn = |index| {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || write(&shared, index))
         };
         let writers = (0..shared.vcpus.len()).map(spawn).collect();
-        PortGuest { shared, writers, track: self.track }
+        PortGuest { shared, writers, track: self.track, restricted }
     }
 }
 
@@ -90,6 +115,7 @@ pub struct PortGuest<F: WalkedFormat> {
     shared: Arc<Shared<F>>,
     writers: Vec<JoinHandle<()>>,
     track: Track,
+    restricted: Option<Restricted<F>>,
 }
 
 struct Shared<F: WalkedFormat> {
@@ -160,6 +186,7 @@ impl<F: WalkedFormat> Guest for PortGuest<F> {
     }
 
     fn set_number(&self, number: u64) {
+        self.restricted.iter().for_each(Restricted::turn);
         self.shared.number.store(number, Ordering::Release);
     }
 
@@ -225,23 +252,27 @@ fn write<F: WalkedFormat>(shared: &Shared<F>, index: usize) {
         let turn = shared.vcpus[index].turn.lock();
         if *shared.phase() == Phase::Running {
             for _ in 0..BATCH {
-                store_one(shared, &shared.vcpus[index], &mut port, random.step());
+                store_one(shared, index, &mut port, random.step());
             }
         }
         drop(turn);
     }
 }
 
-fn store_one<F: WalkedFormat>(
-    shared: &Shared<F>,
-    vcpu: &VcpuState,
-    port: &mut impl Bus,
-    random: u64,
-) {
+fn store_one<F: WalkedFormat>(shared: &Shared<F>, index: usize, port: &mut impl Bus, random: u64) {
+    let vcpu = &shared.vcpus[index];
     let number = shared.number.load(Ordering::Acquire);
     vcpu.number.store(number, Ordering::Release);
     let entry = (random >> 20) % Plan::TABLE as u64;
     let page = shared.plan.table[usize::try_from(entry).expect("below TABLE")];
-    port.store(address_of(page), Width::Double, number).expect("the page is RAM");
+    let at = address_of(page);
+    let stored = port.store(at, Width::Double, number).or_else(|error| match error {
+        BusError::Emulate(_) => {
+            let by = EmulatedStore { hart: u32::try_from(index).expect("few"), pc: Gpa::new(0) };
+            port.emulate_store(by, at, Width::Double, number)
+        }
+        error => Err(error),
+    });
+    stored.expect("the page is RAM");
     vcpu.stores.fetch_add(1, Ordering::Release);
 }

@@ -3,8 +3,10 @@
 
 use crate::backend::{Backend, Guest, PAGES, Plan};
 use crate::port_guest::address_of;
+use crate::restricted::{Restricted, Restrictions};
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
+use vellum_machine::board::SubPageHardware;
 use vellum_machine::elf::Image;
 use vellum_machine::guests::assembler::Assembler;
 use vellum_machine::guests::image::elf;
@@ -35,6 +37,10 @@ pub struct Harts<F> {
     pub track: Track,
     /// The largest pages of its RAM.
     pub pages: PageSize,
+    /// Which pages are tracked and restricted.
+    pub restrictions: Restrictions,
+    /// Whether its processors have sub-page permissions, where the format has.
+    pub sub_pages: SubPageHardware,
     /// A deliberate bug.
     pub broken: Option<Break>,
     format: PhantomData<F>,
@@ -44,13 +50,26 @@ impl<F> Harts<F> {
     /// Sound, over small pages.
     #[must_use]
     pub const fn new(track: Track) -> Self {
-        Self { track, pages: PageSize::Small, broken: None, format: PhantomData }
+        Self {
+            track,
+            pages: PageSize::Small,
+            restrictions: Restrictions::None,
+            sub_pages: SubPageHardware::Present,
+            broken: None,
+            format: PhantomData,
+        }
     }
 
     /// Over pages of this size.
     #[must_use]
     pub const fn over(self, pages: PageSize) -> Self {
         Self { pages, ..self }
+    }
+
+    /// With some pages tracked and restricted, on processors of this kind.
+    #[must_use]
+    pub const fn restricted(self, sub_pages: SubPageHardware) -> Self {
+        Self { restrictions: Restrictions::Some, sub_pages, ..self }
     }
 
     /// With a deliberate bug.
@@ -64,18 +83,25 @@ impl<F: WalkedFormat> Backend for Harts<F> {
     type Guest = HartGuest<F>;
 
     fn name(&self) -> String {
-        let Self { track, pages, broken, .. } = self;
-        format!("harts {} {track:?} {pages:?} {broken:?}", F::NAME)
+        let Self { track, pages, restrictions, sub_pages, broken, .. } = self;
+        let restricted = format!("{restrictions:?} {sub_pages:?}");
+        format!("harts {} {track:?} {pages:?} {restricted} {broken:?}", F::NAME)
     }
 
     fn guest(&self, plan: Plan) -> HartGuest<F> {
         let mut config = MachineConfig::new(PAGES * PAGE_SIZE, plan.vcpus);
         config.broken = self.broken;
         config.pages = self.pages;
+        config.sub_pages = self.sub_pages;
         let mute = Box::new(|_: &[u8]| {});
         let machine = Machine::new(&config, &program(), mute).expect("sparse memory is to be had");
-        let guest = HartGuest { machine, vcpus: plan.vcpus as u64, track: self.track };
+        let vcpus = plan.vcpus as u64;
+        let mut guest = HartGuest { machine, vcpus, track: self.track, restricted: None };
         guest.place(&plan);
+        if self.restrictions == Restrictions::Some {
+            let board = guest.machine.board();
+            guest.restricted = Some(Restricted::new(board, RAM_BASE, &plan));
+        }
         guest
     }
 }
@@ -85,6 +111,7 @@ pub struct HartGuest<F: WalkedFormat> {
     machine: Machine<F>,
     vcpus: u64,
     track: Track,
+    restricted: Option<Restricted<F>>,
 }
 
 impl<F: WalkedFormat> HartGuest<F> {
@@ -124,6 +151,7 @@ impl<F: WalkedFormat> Guest for HartGuest<F> {
     }
 
     fn set_number(&self, number: u64) {
+        self.restricted.iter().for_each(Restricted::turn);
         self.put(address_of(NUMBER_PAGE), number);
     }
 

@@ -7,8 +7,9 @@ use std::cell::Cell;
 use vellum_conformance::hypervisor::{
     Backings, Change, Hypervisor, Memory, OnRetry, Rule, VirtualCpu,
 };
+use vellum_conformance::model::Stays;
 use vellum_conformance::scene::{Exactness, Ground, Op, OutOfMemory, Scene};
-use vellum_mmu::{AccessedBits, Config, Initial, LogMode, Mmu, SlotAccess};
+use vellum_mmu::{AccessedBits, Config, Initial, LogMode, Mmu, SlotAccess, SubPageHardware};
 use vellum_pte::{AddressSpace, Ept, Format, Npt, Stage2};
 
 /// The system's allocator, until the count of this thread ends.
@@ -129,10 +130,34 @@ fn scenario() -> Vec<Op> {
         Op::DeviceWrite { space: 1, at: 4090, bytes: vec![1; 20] },
     ];
     ops.extend((0..16).map(|index| store(index, index as u64 * 93)));
+    ops.extend(restrictions());
     ops.extend(harvests());
     ops.extend(huge_leaves());
     ops.extend(changes());
     ops.extend(many_slots());
+    ops
+}
+
+/// Tracked and restricted pages, far enough from each other to be kept apart, and the tables of
+/// sub-pages that stores ask for.
+fn restrictions() -> Vec<Op> {
+    let track = |space, page| Op::Track { space, page };
+    let set = |space, first, maps| Op::SetMaps { space, first, flags: 0, maps };
+    let straddle =
+        |cpu, page: u64| Op::StoreBytes { cpu, at: page * 4096 + 4090, bytes: vec![9; 16] };
+    let mut ops = vec![Op::EnableTracking];
+    ops.extend((0..9).map(|name| Op::Listen(name, Stays::On)));
+    ops.extend([Op::Listen(9, Stays::ForOneCall), track(0, 5), track(0, 1500 - 1), track(0, 600)]);
+    ops.extend([track(1, 700), track(0, 5), store(0, 5), store(2, 1499), straddle(0, 599)]);
+    ops.extend([Op::Activate, set(0, 100, vec![0x5555_5555; 512]), set(0, 1200, vec![0; 3])]);
+    ops.extend([set(1, 500, vec![0xffff_fffe; 20]), set(0, 2, vec![0x7fff_ffff])]);
+    ops.extend([store(0, 100), store(3, 611), straddle(2, 110), straddle(0, 2), store(0, 1200)]);
+    ops.extend([Op::Store { cpu: 1, page: 510, word: 16, value: 7 }, store(1, 510)]);
+    ops.extend([Op::TakeAll, store(3, 100), Op::TakePages(0), store(2, 100)]);
+    ops.push(Op::Invalidate { first: 90, pages: 60, change: Change::Migrate, meanwhile: vec![] });
+    ops.extend([store(0, 101), Op::Untrack { space: 0, page: 600 }, store(0, 600)]);
+    ops.extend([set(0, 1200, vec![u32::MAX; 3]), store(2, 1201)]);
+    ops.extend((1..9).map(Op::Unlisten));
     ops
 }
 
@@ -230,8 +255,14 @@ struct Hardware {
 /// How often the scenario was told that there is no memory.
 fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
     let Hardware { address_bits, backings, accessed } = hardware;
-    let config =
-        Config { spaces: 2, address_bits: Some(address_bits), accessed, ..Config::default() };
+    let sub_pages = SubPageHardware::Present;
+    let config = Config {
+        spaces: 2,
+        address_bits: Some(address_bits),
+        accessed,
+        sub_pages,
+        ..Config::default()
+    };
     let rule = Rule { backings, skew: 1 << 18 };
     let mmu = twice(|| {
         let hypervisor = unlimited(|| Hypervisor::with_memory(Limited).backed_by(rule));

@@ -1,14 +1,18 @@
 //! Deliberate bugs, each with the few operations that show it. What one thread cannot show, loom
 //! does (`crates/mmu/tests/loom/`).
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use vellum_conformance::hypervisor::{
-    Backings, Change, Cpu, Home, Hypervisor, Plenty, Rule, VirtualCpu,
+    Backings, By, Change, Cpu, Home, Hypervisor, Plenty, Rule, VirtualCpu, Way,
 };
 use vellum_conformance::scene::Op;
 use vellum_conformance::script::{Setup, objection};
-use vellum_mmu::{Break, Config, Initial, LogMode, Mmu, SlotAccess, SlotSpec};
-use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Npt, SlotId, Stage2};
+use vellum_mmu::{
+    Break, Call, Config, Initial, LogMode, Mmu, Origin, SlotAccess, SlotSpec, SubPageHardware,
+    SubPageRange, TrackMode, WriteListener, Written,
+};
+use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Npt, SlotId, Stage2, SubPageMap};
 
 const PAGE: u64 = 500;
 const OTHER: u64 = 600;
@@ -112,6 +116,59 @@ fn a_read_that_links_a_parked_table_unsettled_is_found_on_arm() {
     is_found::<Stage2>(Break::ReadLifts, SMALL, &ops, "lost a page");
 }
 
+fn track(page: u64) -> Op {
+    Op::Track { space: 0, page }
+}
+
+fn set_map(page: u64, map: u32) -> Op {
+    Op::SetMaps { space: 0, first: page, flags: 0, maps: vec![map] }
+}
+
+/// Stores to the second sub-page.
+fn store_behind(cpu: usize, page: u64) -> Op {
+    Op::Store { cpu, page, word: 16, value: page + 2 }
+}
+
+#[test]
+fn a_huge_leaf_over_a_page_that_is_tracked_or_restricted_is_found() {
+    let tracked = [Op::EnableTracking, create(0, 0, LogMode::Off), track(PAGE)];
+    let restricted = [Op::Activate, create(0, 0, LogMode::Off), set_map(PAGE, 0)];
+    for begin in [tracked, restricted] {
+        let ops = [begin.to_vec(), vec![store(0, OTHER), store(0, PAGE)]].concat();
+        is_found_everywhere(Break::IgnoreVeto, LARGE, &ops, "an access at");
+    }
+}
+
+/// The first map is in the table by the first store; the third store asks for the second one.
+#[test]
+fn a_map_that_does_not_reach_the_table_is_found() {
+    let ops = [
+        create(0, 0, LogMode::Off),
+        Op::Activate,
+        set_map(PAGE, 0xffff_fffb),
+        store(0, PAGE),
+        set_map(PAGE, 0xffff_fff9),
+        store(0, PAGE),
+        store_behind(0, PAGE),
+    ];
+    is_found::<Ept>(Break::StaleVector, SMALL, &ops, "an access at");
+}
+
+#[test]
+fn permitted_stores_that_write_protect_all_does_not_stop_are_found() {
+    let ops = [
+        create(0, 0, LogMode::On),
+        Op::Activate,
+        set_map(PAGE, 0xffff_fffb),
+        store(0, PAGE),
+        Op::TakeAll,
+        store(0, PAGE),
+        Op::Read(0),
+    ];
+    is_found::<Ept>(Break::OpenSubPageRoot, SMALL, &ops, "lost a page");
+    is_found::<Ept>(Break::OpenOverLeaves, SMALL, &ops, "lost a page");
+}
+
 /// Memory that might change, and in the end does not.
 fn change(page: u64, meanwhile: Vec<Op>) -> Op {
     Op::Invalidate { first: page, pages: 1, change: Change::Nothing, meanwhile }
@@ -139,7 +196,9 @@ const FIRST: u64 = (1 << 18) + 512;
 /// A VM of one slot of 4 MiB, logged or not.
 fn vm<F: Format>(rule: Rule, broken: Option<Break>, log: LogMode) -> Mmu<F, Hypervisor> {
     let hypervisor = Hypervisor::with_memory(Plenty).backed_by(rule);
-    let mmu = Mmu::new(hypervisor, Config { broken, ..Config::default() }).expect("memory");
+    let sub_pages = SubPageHardware::Present;
+    let config = Config { broken, sub_pages, ..Config::default() };
+    let mmu = Mmu::new(hypervisor, config).expect("memory");
     let range = GfnRange::new(Gfn::new(FIRST), 1024).expect("in range");
     mmu.create_slot(SlotSpec { log, ..SlotSpec::new(SLOT, SPACE, range) }).expect("fits");
     mmu
@@ -205,4 +264,110 @@ fn a_recovery_that_trusts_an_answer_from_before_a_change_is_found() {
     trust_is_found(a_recovery_asks::<Ept>, "ept");
     trust_is_found(a_recovery_asks::<Npt>, "npt");
     trust_is_found(a_recovery_asks::<Stage2>, "stage2");
+}
+
+/// What restricts a page.
+type Restrict<F> = fn(&Mmu<F, Hypervisor>, Gfn);
+
+fn track_page<F: Format>(mmu: &Mmu<F, Hypervisor>, gfn: Gfn) {
+    mmu.track(SPACE, gfn, TrackMode::Write).expect("it is on");
+}
+
+fn restrict_page<F: Format>(mmu: &Mmu<F, Hypervisor>, gfn: Gfn) {
+    let map = SubPageMap::new(0xffff_fffe);
+    mmu.set_sub_pages(SubPageRange::new(SPACE, gfn), &[map]).expect("it is active");
+}
+
+/// Whoever restricts a page is made to wait, if it waits with faults let in, and another CPU stores to
+/// the page then. Afterwards no CPU's own store reaches it.
+fn a_store_in_between<F: Format>(restrict: Restrict<F>, broken: Option<Break>) {
+    let mmu = vm::<F>(SMALL, broken, LogMode::Off);
+    mmu.enable_tracking().expect("open memory");
+    mmu.activate_sub_pages().expect("open memory");
+    let gfn = Gfn::new(FIRST + 7);
+    let mut cpu = VirtualCpu::new(&mmu, 0, SPACE).expect("memory");
+    cpu.store(gfn.gpa(), 1).expect("RAM");
+    let (let_in, is_let_in) = mpsc::channel();
+    let (stored, is_stored) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let mmu = &mmu;
+        scope.spawn(move || {
+            if is_let_in.recv().is_ok() {
+                let mut other = VirtualCpu::new(mmu, 1, SPACE).expect("memory");
+                other.store(gfn.gpa(), 2).expect("nobody forbids it yet");
+                drop(stored);
+            }
+        });
+        mmu.embedder().during_next_wait(move || {
+            let_in.send(()).expect("the other waits");
+            assert!(is_stored.recv().is_err(), "it says nothing and goes away");
+        });
+        restrict(mmu, gfn);
+        mmu.embedder().during_next_wait(|| ());
+    });
+    let stored = cpu.store_bytes(gfn.gpa(), &[3], By::Instruction);
+    assert_ne!(stored, Ok(Way::Direct), "a store that is forbidden passes");
+}
+
+fn an_early_denial_is_found<F: Format>() {
+    for restrict in [track_page, restrict_page] {
+        a_store_in_between::<F>(restrict, None);
+        let said = objection(|| a_store_in_between::<F>(restrict, Some(Break::ForbidEarly)));
+        let said = said.unwrap_or_else(|| panic!("nobody objected in {}", F::NAME));
+        assert!(said.contains("passes"), "{said}");
+    }
+}
+
+#[test]
+fn a_page_that_is_denied_before_it_counts_as_restricted_is_found() {
+    an_early_denial_is_found::<Ept>();
+    an_early_denial_is_found::<Npt>();
+    an_early_denial_is_found::<Stage2>();
+}
+
+/// A listener that stays in its call until it is let go.
+struct Slow {
+    called: Mutex<mpsc::Sender<()>>,
+    let_go: Mutex<mpsc::Receiver<()>>,
+    under_way: AtomicBool,
+}
+
+impl<F: Format> WriteListener<F, Hypervisor> for Slow {
+    fn write(&self, _: &Call<'_, F, Hypervisor>, _: &Written<'_>) {
+        self.under_way.store(true, Ordering::Release);
+        self.called.lock().expect("one at a time").send(()).expect("somebody waits");
+        assert!(self.let_go.lock().expect("one at a time").recv().is_err(), "nothing is said");
+        self.under_way.store(false, Ordering::Release);
+    }
+}
+
+/// The call ends when whoever unregisters waits for it, or afterwards.
+fn a_call_at_the_end(broken: Option<Break>) {
+    let mmu = vm::<Npt>(SMALL, broken, LogMode::Off);
+    let (called, is_called) = mpsc::channel();
+    let (let_go, is_let_go) = mpsc::channel::<()>();
+    let slow = Arc::new(Slow {
+        called: Mutex::new(called),
+        let_go: Mutex::new(is_let_go),
+        under_way: AtomicBool::new(false),
+    });
+    let registration = Mmu::listen(&mmu, slow.clone()).expect("memory");
+    let at = Gfn::new(FIRST).gpa();
+    let under_way = std::thread::scope(|scope| {
+        scope.spawn(|| mmu.guest_writer(Origin::Device).write(SPACE, at, &[1]).expect("RAM"));
+        is_called.recv().expect("it listens");
+        mmu.embedder().during_next_wait(move || drop(let_go));
+        registration.unregister();
+        let under_way = slow.under_way.load(Ordering::Acquire);
+        mmu.embedder().during_next_wait(|| ());
+        under_way
+    });
+    assert!(!under_way, "a call goes on");
+}
+
+#[test]
+fn a_registration_that_ends_during_a_call_is_found() {
+    a_call_at_the_end(None);
+    let said = objection(|| a_call_at_the_end(Some(Break::LeaveUnderCall)));
+    assert!(said.expect("somebody objects").contains("a call goes on"));
 }

@@ -4,7 +4,7 @@
 use vellum_conformance::hypervisor::{Backings, Change, Rule};
 use vellum_conformance::scene::Op;
 use vellum_conformance::script::{LocalFlushes, Setup, objection};
-use vellum_mmu::{AccessedBits, Initial, LogMode, SlotAccess};
+use vellum_mmu::{AccessedBits, Initial, LogMode, SlotAccess, SubPageHardware};
 use vellum_pte::{Ept, Format, Npt, Replace, Stage2};
 
 /// A page of the first huge leaf, and another.
@@ -95,6 +95,55 @@ fn ageing() -> [Path; 2] {
     [SMALL, LARGE].map(|rule| Path { spare: 1, ..path("ageing", rule, ops.clone(), NOT_SEEN) })
 }
 
+const NOT_FIRST: u32 = 0xffff_fffe;
+const NOT_SECOND: u32 = 0xffff_fffd;
+const NEITHER: u32 = 0xffff_fffc;
+
+fn set_map(map: u32) -> Op {
+    Op::SetMaps { space: 0, first: PAGE, flags: 0, maps: vec![map] }
+}
+
+/// Something that takes a page from the processor.
+fn restricts(name: &'static str, on: Op, op: Op) -> [Path; 2] {
+    let ops = vec![on, create(LogMode::Off), store(0, PAGE), op, store(0, PAGE)];
+    [SMALL, LARGE].map(|rule| path(name, rule, ops.clone(), PASSES))
+}
+
+/// Something that takes away what the table of sub-pages permits. The shoot-down before it is that of
+/// the map, which the store to the second sub-page needs.
+fn partly(name: &'static str, op: Op, said: &'static str) -> Path {
+    let behind = Op::Store { cpu: 0, page: PAGE, word: 16, value: 1 };
+    let ops = vec![
+        Op::EnableTracking,
+        Op::Activate,
+        create(LogMode::On),
+        store(0, PAGE),
+        set_map(NOT_SECOND),
+        behind,
+        store(0, PAGE),
+        op,
+        load(1, PAGE),
+        store(0, PAGE),
+        Op::Read(0),
+    ];
+    Path { said: vec![PASSES, said], ..path(name, SMALL, ops, said) }
+}
+
+/// The ways of tables of sub-pages.
+fn paths_by_tables() -> Vec<Path> {
+    let forget = Op::Forget { space: 0, first: PAGE, pages: 1 };
+    vec![
+        partly("another map", set_map(NEITHER), PASSES),
+        partly("tracking a restricted page", Op::Track { space: 0, page: PAGE }, PASSES),
+        partly("clear of a restricted page", clear(), LOST),
+        partly("forgetting a restricted page", forget, LOST),
+        partly("harvest of a restricted page", Op::TakePages(0), LOST),
+        partly("write-protect-all over sub-pages", Op::TakeAll, LOST),
+        partly("move of a restricted page", change(Some(600), LogMode::On), PASSES),
+        partly("deletion of a restricted page", Op::Delete(0), PASSES),
+    ]
+}
+
 /// The ways that are the same in all formats.
 fn paths() -> Vec<Path> {
     let (off, on) = (LogMode::Off, LogMode::On);
@@ -108,6 +157,8 @@ fn paths() -> Vec<Path> {
         protects("write-protect-all", on, Op::TakeAll),
         splits(protects("start of a log", off, Op::Start(0, Initial::Clean))),
         splits(protects("start of a log by change", off, change(None, on))),
+        restricts("tracking", Op::EnableTracking, Op::Track { space: 0, page: PAGE }),
+        restricts("a map", Op::Activate, set_map(NOT_FIRST)),
         removes("deletion", Op::Delete(0), PASSES),
         removes("move", change(Some(600), off), PASSES),
         removes("invalidation", invalidate, STRAY),
@@ -182,6 +233,21 @@ fn a_shoot_down_skipped_on_any_path_is_found() {
     every_path::<Ept>(48);
     every_path::<Npt>(48);
     [32, 40, 48].into_iter().for_each(every_path::<Stage2>);
+}
+
+#[test]
+fn a_shoot_down_skipped_where_sub_pages_have_tables_is_found() {
+    for path in paths_by_tables() {
+        each_is_missed::<Ept>(&path, Setup::new(48, path.rule));
+    }
+}
+
+#[test]
+fn a_shoot_down_skipped_where_intel_has_no_such_tables_is_found() {
+    let sub_pages = SubPageHardware::Absent;
+    for path in paths() {
+        each_is_missed::<Ept>(&path, Setup { sub_pages, ..Setup::new(48, path.rule) });
+    }
 }
 
 #[test]

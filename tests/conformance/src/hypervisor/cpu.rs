@@ -3,6 +3,7 @@
 use super::{Hypervisor, Memory, RUNNING, locked};
 use crate::parts::{Part, parts};
 use vellum_machine::bus::{Bus, BusError, Width};
+use vellum_machine::emulation::EmulatedStore;
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::guest::Page;
@@ -61,11 +62,14 @@ pub trait Cpu {
     /// The number by which the library's listeners know it.
     fn number(&self) -> u32;
 
-    /// Stores up to 16 bytes at `at`, across pages too. Who made it, if that can be told.
+    /// Enters the guest anew, in its space: from now on it knows which tables there are.
+    fn enter(&mut self, space: AddressSpace);
+
+    /// Stores up to 16 bytes at `at`, across pages too. Who made it.
     ///
     /// # Errors
     /// [`Refused`]; the processor has written nothing.
-    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Option<Way>, Refused>;
+    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Way, Refused>;
 
     /// Stores `value` at `at`.
     ///
@@ -88,10 +92,14 @@ impl<F: WalkedFormat> Cpu for Port<'_, F> {
     }
 
     fn number(&self) -> u32 {
-        0
+        STORE.hart
     }
 
-    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Option<Way>, Refused> {
+    fn enter(&mut self, space: AddressSpace) {
+        self.enter_space(space).expect("it is in there");
+    }
+
+    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Way, Refused> {
         assert_eq!(by, By::Instruction, "a port's guest has no page tables");
         let width = match bytes.len() {
             1 => Width::Byte,
@@ -102,8 +110,15 @@ impl<F: WalkedFormat> Cpu for Port<'_, F> {
         };
         let mut value = [0; 8];
         value[..bytes.len()].copy_from_slice(bytes);
-        let stored = Bus::store(self, at, width, u64::from_le_bytes(value));
-        stored.map(|()| None).map_err(refused)
+        let value = u64::from_le_bytes(value);
+        match Bus::store(self, at, width, value) {
+            Ok(()) => Ok(Way::Direct),
+            Err(BusError::Emulate(_)) => {
+                let emulated = self.emulate_store(STORE, at, width, value);
+                emulated.map(|()| Way::Emulated).map_err(refused)
+            }
+            Err(error) => Err(refused(error)),
+        }
     }
 
     fn load(&mut self, at: Gpa) -> Result<u64, Refused> {
@@ -111,8 +126,12 @@ impl<F: WalkedFormat> Cpu for Port<'_, F> {
     }
 }
 
+/// The only instruction of all guests.
+const STORE: EmulatedStore = EmulatedStore { hart: 7, pc: Gpa::new(0) };
+
 fn refused(error: BusError) -> Refused {
     match error {
+        BusError::Denied(denial) => Refused::Denied(denial),
         BusError::Unmapped(_) => Refused::Unmapped,
         BusError::ReadOnly(_) => Refused::ReadOnly,
         BusError::OutOfMemory(_) => Refused::OutOfMemory,
@@ -242,10 +261,10 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
     }
 
     /// The store that the processor did not make.
-    fn emulate(&self, at: Gpa, bytes: &[u8]) -> Result<Option<Way>, Refused> {
+    fn emulate(&self, at: Gpa, bytes: &[u8]) -> Result<Way, Refused> {
         let writer = self.mmu.guest_writer(Origin::Vcpu(self.number()));
         match writer.write(self.space, at, bytes) {
-            Ok(()) => Ok(Some(Way::Emulated)),
+            Ok(()) => Ok(Way::Emulated),
             Err(WriteError::NoSlot(_)) => Err(Refused::Unmapped),
             Err(WriteError::ReadOnly(_)) => Err(Refused::ReadOnly),
             Err(WriteError::NoBacking(_)) => Err(Refused::NoBacking),
@@ -268,7 +287,12 @@ impl<F: Format, M: Memory> Cpu for VirtualCpu<'_, F, M> {
         u32::try_from(self.number).expect("few")
     }
 
-    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Option<Way>, Refused> {
+    /// It asks for the root of sub-page permissions at each access.
+    fn enter(&mut self, space: AddressSpace) {
+        assert_eq!(space, self.space, "it stays there for good");
+    }
+
+    fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Way, Refused> {
         let access = match by {
             By::Instruction => Access::Write,
             By::Walk => Access::Walk,
@@ -283,7 +307,7 @@ impl<F: Format, M: Memory> Cpu for VirtualCpu<'_, F, M> {
             }
         });
         match stored {
-            Ok(()) => Ok(Some(Way::Direct)),
+            Ok(()) => Ok(Way::Direct),
             Err(NotMade::ToEmulate) => self.emulate(at, bytes),
             Err(NotMade::Refused(refused)) => Err(refused),
         }

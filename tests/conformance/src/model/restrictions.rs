@@ -161,6 +161,9 @@ impl Model {
     pub fn set_map(&mut self, space: AddressSpace, gfn: Gfn, bits: u32) {
         let slot = self.at_mut(space, gfn).expect("it was looked for");
         let page = slot.page(gfn);
+        if slot.maps.get(&page).copied().unwrap_or(u32::MAX) != bits {
+            slot.used.restricted(gfn);
+        }
         match bits {
             u32::MAX => slot.maps.remove(&page),
             _ => slot.maps.insert(page, bits),
@@ -232,6 +235,9 @@ impl Model {
         let refused = if by > 0 { TrackError::TooMany(gfn) } else { TrackError::NotTracked(gfn) };
         let count = u16::try_from(count).map_err(|_| refused)?;
         slot.tracked.insert(slot.page(gfn), count);
+        if by > 0 {
+            slot.used.restricted(gfn);
+        }
         Ok(())
     }
 

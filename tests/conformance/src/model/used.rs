@@ -41,6 +41,12 @@ impl Used {
         self.may.retain(|leaf| !whole.contains(leaf));
     }
 
+    /// A page was tracked or restricted: a huge leaf over it went away, and what it knew with it.
+    pub(super) fn restricted(&mut self, gfn: Gfn) {
+        let (grain, leaf) = (self.grain, self.leaf(gfn));
+        self.must.retain(|other| grain == 1 || other.get() / grain != leaf);
+    }
+
     pub(super) fn forget_all(&mut self) {
         self.must.clear();
         self.may.clear();

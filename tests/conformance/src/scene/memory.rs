@@ -71,7 +71,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
             return Ok(());
         }
         let loaded = self.library(|scene| scene.cpus[cpu].1.load(at));
-        let way = loaded.map(|_| Some(Way::Direct));
+        let way = loaded.map(|_| Way::Direct);
         if self.judge(Place { space, at, length: 8 }, &opened, way, expected)?.is_some() {
             assert_eq!(loaded.ok(), self.model.load(space, at).ok(), "what is loaded at {at}");
         }
@@ -91,7 +91,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         &mut self,
         place: Place,
         opened: &[Gfn],
-        ended: Result<Option<Way>, Refused>,
+        ended: Result<Way, Refused>,
         expected: Result<Way, Refusal>,
     ) -> Result<Option<Way>, OutOfMemory> {
         let Place { space, at, length } = place;
@@ -103,11 +103,11 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
                 assert!(must || may, "{at} in {space:?} is put off");
                 return Ok(None);
             }
-            Ok(way) => Ok(way.or(expected.ok())),
+            Ok(way) => Ok(way),
             Err(refused) => Err(of_cpu(refused)),
         };
         assert!(!must, "an access at {at} in {space:?} passes");
-        assert_eq!(ended, expected.map(Some), "an access at {at} in {space:?}");
+        assert_eq!(ended, expected, "an access at {at} in {space:?}");
         let direct = if expected == Ok(Way::Direct) { Accessed::Yes } else { Accessed::Perhaps };
         parts(at, length).for_each(|part| self.model.note_use(space, part.at.gfn(), direct));
         Ok(expected.ok())
@@ -185,7 +185,7 @@ struct Place {
 }
 
 /// Whether a store ended before anybody emulated it.
-const fn is_cut_short(stored: &Result<Option<Way>, Refused>) -> bool {
+const fn is_cut_short(stored: &Result<Way, Refused>) -> bool {
     matches!(stored, Err(Refused::Retry | Refused::OutOfMemory))
 }
 

@@ -140,9 +140,16 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
     }
 
     fn activate(&mut self) -> Result<(), OutOfMemory> {
+        let was_active = self.model.restrictions.active;
         match self.library_that_changes_no_entry(|scene| scene.mmu.activate_sub_pages()) {
-            Err(ActivateError::OutOfMemory(_)) => return Err(OutOfMemory),
+            Err(ActivateError::OutOfMemory(_)) => {
+                assert_eq!(self.mmu.sub_page_root(AddressSpace::NORMAL), None, "half a tree");
+                return Err(OutOfMemory);
+            }
             activated => assert_eq!(activated, self.model.activate()),
+        }
+        if !was_active {
+            self.cpus.iter_mut().for_each(|(space, cpu)| cpu.enter(*space));
         }
         Ok(())
     }

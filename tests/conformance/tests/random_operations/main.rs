@@ -1,6 +1,7 @@
 //! Random operations: the library answers and logs exactly as the model does. A failure shrinks to
 //! the few operations that make it, and `PROPTEST_RNG_SEED` repeats a run.
 
+mod restrictions;
 mod strategies;
 
 use proptest::prelude::*;
@@ -24,6 +25,7 @@ fn board<F: WalkedFormat>(hardware: Hardware, broken: Option<Break>) -> Board<F>
     let config = BoardConfig {
         address_bits: Some(address_bits),
         pages: hardware.page_size(),
+        sub_pages: hardware.sub_pages,
         flags: hardware.flags(),
         shoot_down: hardware.shoot_down,
         broken,
@@ -50,8 +52,9 @@ fn on_ports<F: WalkedFormat>((hardware, ops): &Script, broken: Option<Break>) {
 }
 
 fn on_the_hypervisor<F: Format>((hardware, ops): &Script, broken: Option<Break>) {
-    let Hardware { ground, rule, accessed, .. } = *hardware;
-    let setup = Setup { ground, accessed, broken, ..Setup::new(ground.address_bits, rule) };
+    let Hardware { ground, rule, accessed, sub_pages, .. } = *hardware;
+    let sound = Setup::new(ground.address_bits, rule);
+    let setup = Setup { ground, accessed, sub_pages, broken, ..sound };
     setup.run::<F>(ops);
 }
 
@@ -112,14 +115,23 @@ fn is_found(
 /// Bugs that one thread alone can see.
 #[test]
 fn random_operations_find_a_planted_bug() {
-    const EVERYWHERE: [Break; 5] =
-        [Break::SkipFlush, Break::DropBit, Break::SplitLifts, Break::ClearMore, Break::OneRoot];
+    const EVERYWHERE: [Break; 6] = [
+        Break::SkipFlush,
+        Break::DropBit,
+        Break::SplitLifts,
+        Break::ClearMore,
+        Break::OneRoot,
+        Break::IgnoreVeto,
+    ];
     let on_x86 = EVERYWHERE.map(|bug| is_found(&of_ports::<Ept>(), on_ports::<Ept>, bug));
     let ours =
         EVERYWHERE.map(|bug| is_found(&of_a_hypervisor::<Npt>(), on_the_hypervisor::<Npt>, bug));
+    let by_tables = [Break::StaleVector, Break::OpenSubPageRoot, Break::OpenOverLeaves]
+        .map(|bug| is_found(&of_a_hypervisor::<Ept>(), on_the_hypervisor::<Ept>, bug));
     let on_arm = [Break::ReadLifts, Break::SkipBreak, Break::OneRoot].map(|bug| {
         is_found(&of_ports::<Stage2>(), on_ports::<Stage2>, bug)
             && is_found(&of_a_hypervisor::<Stage2>(), on_the_hypervisor::<Stage2>, bug)
     });
-    assert_eq!((on_x86, ours, on_arm), ([true; 5], [true; 5], [true; 3]));
+    assert_eq!((on_x86, ours), ([true; 6], [true; 6]));
+    assert_eq!((by_tables, on_arm), ([true; 3], [true; 3]));
 }

@@ -1,12 +1,13 @@
 //! Which hardware, and which operations.
 
+use crate::restrictions::{of_restrictions, store_bytes, walk};
 use proptest::prelude::*;
 use vellum_conformance::hypervisor::{Backings, Change, Rule};
 use vellum_conformance::scene::{Fixed, Ground, Op};
 use vellum_machine::PageSize;
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::AccessFlags;
-use vellum_mmu::{AccessedBits, Initial, LogMode, SlotAccess};
+use vellum_mmu::{AccessedBits, Initial, LogMode, SlotAccess, SubPageHardware};
 use vellum_pte::{ClosedTable, Format, Npt};
 
 /// Where a script plays, and what happens.
@@ -19,6 +20,7 @@ pub(crate) struct Hardware {
     pub(crate) rule: Rule,
     pub(crate) accessed: AccessedBits,
     pub(crate) shoot_down: ShootDown,
+    pub(crate) sub_pages: SubPageHardware,
 }
 
 impl Hardware {
@@ -39,19 +41,40 @@ impl Hardware {
     }
 }
 
+/// Whose operations they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum On {
+    /// Memory ports: they store as their guests' instructions do, and their hosts have memory.
+    Ports,
+    /// The suite's hypervisor.
+    Hypervisor,
+}
+
+impl On {
+    /// Every change that its host memory can make.
+    fn changes(self) -> BoxedStrategy<Change> {
+        match self {
+            Self::Ports => {
+                let changes = vec![Change::Nothing, Change::Migrate, Change::Discard];
+                prop::sample::select(changes).boxed()
+            }
+            Self::Hypervisor => changes(),
+        }
+    }
+}
+
 /// For memory ports.
 pub(crate) fn of_ports<F: Format>() -> BoxedStrategy<Script> {
-    let changes = vec![Change::Nothing, Change::Migrate, Change::Discard];
-    script::<F>(prop::sample::select(changes).boxed())
+    script::<F>(On::Ports)
 }
 
 /// For the suite's hypervisor.
 pub(crate) fn of_a_hypervisor<F: Format>() -> BoxedStrategy<Script> {
-    script::<F>(changes())
+    script::<F>(On::Hypervisor)
 }
 
-fn script<F: Format>(change: BoxedStrategy<Change>) -> BoxedStrategy<Script> {
-    let with_ops = move |hardware: Hardware| (Just(hardware), ops(hardware.ground, change.clone()));
+fn script<F: Format>(on: On) -> BoxedStrategy<Script> {
+    let with_ops = move |hardware: Hardware| (Just(hardware), ops(hardware.ground, on));
     hardware::<F>().prop_flat_map(with_ops).boxed()
 }
 
@@ -73,8 +96,10 @@ fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
     let accessed = [vec![AccessedBits::Set; 3], accessed].concat();
     let shoot_down = prop::sample::select(vec![ShootDown::best(), ShootDown::Waiting]);
     let accessed = prop::sample::select(accessed);
-    (prop::sample::select(bits), any::<bool>(), rule(), accessed, shoot_down).prop_map(
-        |(address_bits, across, rule, accessed, shoot_down)| {
+    let sub_pages =
+        prop_oneof![2 => Just(SubPageHardware::Present), 1 => Just(SubPageHardware::Absent)];
+    (prop::sample::select(bits), any::<bool>(), rule(), accessed, shoot_down, sub_pages).prop_map(
+        |(address_bits, across, rule, accessed, shoot_down, sub_pages)| {
             let grain = rule.backings.grain();
             let boundary = if address_bits > 39 { FAR } else { 3 * HUGE };
             let ground = Ground { grain, ..Ground::of_bits(address_bits) };
@@ -85,7 +110,7 @@ fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
                 (_, true) => Ground { base: boundary - BEFORE, ..ground },
                 _ => ground,
             };
-            Hardware { ground, rule, accessed, shoot_down }
+            Hardware { ground, rule, accessed, shoot_down, sub_pages }
         },
     )
 }
@@ -103,7 +128,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 }
 
 /// Pages that operations have in common, so that they meet; and any others.
-fn page(Ground { span, .. }: Ground) -> impl Strategy<Value = u64> {
+pub(crate) fn page(Ground { span, .. }: Ground) -> impl Strategy<Value = u64> {
     let common = [0, 1, 26, 27, 63, 474, 475, 476, BEFORE, BEFORE + HUGE - 1, BEFORE + HUGE];
     let common: Vec<u64> = common.into_iter().filter(|page| *page < span).collect();
     prop_oneof![4 => prop::sample::select(common), 1 => 0..span]
@@ -115,7 +140,7 @@ fn pages(Ground { span, .. }: Ground) -> impl Strategy<Value = u64> {
 }
 
 /// A first page, and how many.
-fn stretch(ground: Ground) -> impl Strategy<Value = (u64, u64)> {
+pub(crate) fn stretch(ground: Ground) -> impl Strategy<Value = (u64, u64)> {
     let within = move |(first, pages): (u64, u64)| (first, pages.min(ground.span - first));
     (page(ground), pages(ground)).prop_map(within)
 }
@@ -136,11 +161,11 @@ fn id() -> impl Strategy<Value = u16> {
     0..5_u16
 }
 
-fn cpu() -> impl Strategy<Value = usize> {
+pub(crate) fn cpu() -> impl Strategy<Value = usize> {
     0..4_usize
 }
 
-fn space() -> impl Strategy<Value = u16> {
+pub(crate) fn space() -> impl Strategy<Value = u16> {
     0..2_u16
 }
 
@@ -173,9 +198,19 @@ fn load(ground: Ground) -> impl Strategy<Value = Op> {
     (cpu(), page(ground), 0..3_u64).prop_map(|(cpu, page, word)| Op::Load { cpu, page, word })
 }
 
+/// Mostly near the end of a page or of a sub-page.
+pub(crate) fn byte(ground: Ground) -> impl Strategy<Value = u64> {
+    let offset = prop_oneof![
+        3 => 4080..4096_u64,
+        3 => (1..32_u64, 0..24_u64).prop_map(|(sub_page, before)| 128 * sub_page - before),
+        1 => 0..4096_u64,
+    ];
+    (page(ground), offset).prop_map(|(page, offset)| page * 4096 + offset)
+}
+
 fn device_write(ground: Ground) -> impl Strategy<Value = Op> {
-    let at = (page(ground), 4080..4096_u64).prop_map(|(page, offset)| page * 4096 + offset);
     let bytes = prop::collection::vec(any::<u8>(), 0..40);
+    let at = byte(ground);
     (space(), at, bytes).prop_map(|(space, at, bytes)| Op::DeviceWrite { space, at, bytes })
 }
 
@@ -198,8 +233,15 @@ fn clear() -> impl Strategy<Value = Op> {
     })
 }
 
-fn accesses(ground: Ground) -> BoxedStrategy<Op> {
-    prop_oneof![3 => store(ground), 1 => load(ground)].boxed()
+fn accesses(ground: Ground, on: On) -> BoxedStrategy<Op> {
+    let walks = if on == On::Hypervisor { walk(ground) } else { store(ground).boxed() };
+    prop_oneof![
+        6 => store(ground),
+        5 => store_bytes(ground, on),
+        1 => walks,
+        4 => load(ground),
+    ]
+    .boxed()
 }
 
 fn of_slots(ground: Ground) -> BoxedStrategy<Op> {
@@ -240,12 +282,13 @@ fn of_memory(ground: Ground) -> BoxedStrategy<Op> {
     .boxed()
 }
 
-fn simple(ground: Ground) -> BoxedStrategy<Op> {
+fn simple(ground: Ground, on: On) -> BoxedStrategy<Op> {
     prop_oneof![
-        20 => accesses(ground),
+        24 => accesses(ground, on),
         9 => of_slots(ground),
         16 => of_logs(ground),
         4 => of_memory(ground),
+        12 => of_restrictions(ground),
     ]
     .boxed()
 }
@@ -279,8 +322,10 @@ fn changes() -> BoxedStrategy<Change> {
     .boxed()
 }
 
-/// Most scenes begin with a slot in each space, so that there is something to store to.
-fn ops(ground: Ground, change: BoxedStrategy<Change>) -> BoxedStrategy<Vec<Op>> {
+/// Most scenes begin with a slot in each space, so that there is something to store to, and with
+/// everything turned on.
+fn ops(ground: Ground, on: On) -> BoxedStrategy<Vec<Op>> {
+    let change = on.changes();
     let pages = ground.span - 699;
     let whole = move |id, space, log| Op::Create {
         id,
@@ -290,14 +335,14 @@ fn ops(ground: Ground, change: BoxedStrategy<Change>) -> BoxedStrategy<Vec<Op>> 
         access: SlotAccess::ReadWrite,
         log,
     };
-    let nested = invalidate(ground, change.clone(), simple(ground));
-    let inner = prop_oneof![9 => simple(ground), 1 => nested];
-    let op = prop_oneof![12 => simple(ground), 1 => invalidate(ground, change, inner.boxed())];
-    (any::<u8>(), log(), prop::collection::vec(op, 1..80))
+    let nested = invalidate(ground, change.clone(), simple(ground, on));
+    let inner = prop_oneof![9 => simple(ground, on), 1 => nested];
+    let op = prop_oneof![12 => simple(ground, on), 1 => invalidate(ground, change, inner.boxed())];
+    (any::<u8>(), log(), prop::collection::vec(op, 1..90))
         .prop_map(move |(with, log, ops)| {
-            let begin =
-                if with % 4 == 0 { vec![] } else { vec![whole(0, 0, log), whole(1, 1, log)] };
-            begin.into_iter().chain(ops).collect()
+            let slots = [whole(0, 0, log), whole(1, 1, log)].into_iter().filter(|_| with % 4 != 0);
+            let on = [Op::EnableTracking, Op::Activate].into_iter().filter(|_| with / 4 % 4 != 0);
+            slots.chain(on).chain(ops).collect()
         })
         .boxed()
 }
