@@ -5,6 +5,7 @@ use vellum_conformance::oracle::{Length, Objection, running, stopped};
 use vellum_conformance::port_guest::Ports;
 use vellum_conformance::rv64_guest::Harts;
 use vellum_machine::PageSize;
+use vellum_machine::board::SubPageHardware;
 use vellum_machine::log::Track;
 use vellum_machine::port::ShootDown;
 use vellum_mmu::Break;
@@ -85,6 +86,55 @@ fn rv64_guests_pass_the_running_oracle() {
     }
 }
 
+/// EPT with tables of sub-pages and without, and the formats that have none.
+fn restricted_pass(
+    ept: impl Fn(Ports<Ept>),
+    npt: impl Fn(Ports<Npt>),
+    stage2: impl Fn(Ports<Stage2>),
+) {
+    for track in TRACKS {
+        ept(Ports::new(track).restricted(SubPageHardware::Present));
+        ept(Ports::new(track).restricted(SubPageHardware::Absent));
+        npt(Ports::new(track).restricted(SubPageHardware::Present));
+        stage2(Ports::new(track).restricted(SubPageHardware::Present));
+    }
+}
+
+#[test]
+fn ports_with_tracked_and_restricted_pages_pass_the_stopped_oracle() {
+    restricted_pass(
+        |ports| passes(stopped, &ports),
+        |ports| passes(stopped, &ports.over(PageSize::Huge2M)),
+        |ports| passes(stopped, &ports),
+    );
+}
+
+#[test]
+fn ports_with_tracked_and_restricted_pages_pass_the_running_oracle() {
+    restricted_pass(
+        |ports| passes(running, &ports.over(PageSize::Huge2M)),
+        |ports| passes(running, &ports),
+        |ports| passes(running, &ports.over(PageSize::Huge1G)),
+    );
+}
+
+#[test]
+fn rv64_guests_with_tracked_and_restricted_pages_pass_both_oracles() {
+    for track in TRACKS {
+        let hardware = [SubPageHardware::Present, SubPageHardware::Absent];
+        for ept in hardware.map(|sub_pages| Harts::<Ept>::new(track).restricted(sub_pages)) {
+            passes(stopped, &ept);
+            passes(running, &ept.over(PageSize::Huge2M));
+        }
+        let npt = Harts::<Npt>::new(track).restricted(SubPageHardware::Present);
+        passes(stopped, &npt);
+        passes(running, &npt.over(PageSize::Huge2M));
+        let stage2 = Harts::<Stage2>::new(track).restricted(SubPageHardware::Present);
+        passes(stopped, &stage2.over(PageSize::Huge2M));
+        passes(running, &stage2);
+    }
+}
+
 /// How many seeds an oracle gets to find a bug.
 const TRIES: u64 = 40;
 
@@ -143,6 +193,18 @@ fn both_oracles_find_a_clear_of_more_than_was_fetched() {
     is_found(stopped, &ports, 1);
     is_found(running, &ports, 4);
     is_found(stopped, &Harts::<Ept>::new(Track::Manual).broken(Break::ClearMore), 4);
+}
+
+/// The stores that a map permits go on through sub-page tables that write-protect-all left open.
+#[test]
+fn both_oracles_find_permitted_stores_that_are_not_logged() {
+    for bug in [Break::OpenSubPageRoot, Break::OpenOverLeaves] {
+        let ports = Ports::<Ept>::new(Track::ProtectAll).restricted(SubPageHardware::Present);
+        is_found(stopped, &ports.broken(bug), 1);
+        is_found(running, &ports.broken(bug), 1);
+        let harts = Harts::<Ept>::new(Track::ProtectAll).restricted(SubPageHardware::Present);
+        is_found(stopped, &harts.broken(bug), 4);
+    }
 }
 
 /// The harts' fetches are the reads. One hart: another's store may open the path, settled, before it.
