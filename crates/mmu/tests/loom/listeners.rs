@@ -27,9 +27,9 @@ impl WriteListener<X86, Embed<X86>> for Hears {
     }
 }
 
-/// Somebody registers while a write is made.
-fn listen_against_write(plan: Plan) {
-    let world = Tiny::new(plan);
+/// Somebody registers while a write is made. (A log's marks have barriers of their own.)
+fn listen_against_write(plan: Plan, log: LogMode) {
+    let world = Tiny::of(plan, Guest { log, ..Guest::LOGGED });
     let device = world.clone();
     let device = thread::spawn(move || device.write(0, 2).expect("memory"));
     world.begin();
@@ -41,9 +41,17 @@ fn listen_against_write(plan: Plan) {
     registration.unregister();
 }
 
+fn logged(plan: Plan) {
+    listen_against_write(plan, LogMode::On);
+}
+
+fn unlogged(plan: Plan) {
+    listen_against_write(plan, LogMode::Off);
+}
+
 #[test]
 fn whoever_registers_sees_a_write_or_hears_of_it() {
-    explore([listen_against_write]);
+    explore([logged, unlogged]);
 }
 
 /// Sees whether a call to it goes on after it was sent away.

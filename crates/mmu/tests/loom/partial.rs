@@ -23,10 +23,10 @@ fn store(world: &World<X86>, cpu: usize, page: usize, value: u8) {
     assert_eq!(world.store_or_emulate(cpu, page, value), Outcome::Mapped);
 }
 
-/// A vCPU stores through a partly writable leaf while somebody harvests.
-fn store_against_harvest(plan: Plan, protect: Protect) {
+/// A vCPU stores to a restricted page while somebody harvests.
+fn store_against_harvest(plan: Plan, protect: Protect, prepare: fn(&World<X86>)) {
     let world = restricted(plan, Shape::Flat);
-    store(&world, 0, 0, 1);
+    prepare(&world);
     let migration = world.clone();
     let migration = thread::spawn(move || Copied::default().round(&migration, protect));
     world.begin();
@@ -37,26 +37,39 @@ fn store_against_harvest(plan: Plan, protect: Protect) {
 }
 
 fn by_pages(plan: Plan) {
-    store_against_harvest(plan, Protect::Pages);
+    store_against_harvest(plan, Protect::Pages, |world| store(world, 0, 0, 1));
+}
+
+fn from_denied_by_pages(plan: Plan) {
+    store_against_harvest(plan, Protect::Pages, |world| world.map(0));
 }
 
 fn by_protect_all(plan: Plan) {
-    store_against_harvest(plan, Protect::Nothing);
+    store_against_harvest(plan, Protect::Nothing, |world| store(world, 0, 0, 1));
+}
+
+fn from_denied_by_protect_all(plan: Plan) {
+    store_against_harvest(plan, Protect::Nothing, |world| world.map(0));
 }
 
 #[test]
 fn a_permitted_store_is_logged_or_still_closed() {
-    explore([by_pages]);
+    explore([by_pages, from_denied_by_pages]);
 }
 
 #[test]
 fn protect_all_reaches_permitted_stores() {
-    explore_bounded(PREEMPTIONS_OF_MANY, [by_protect_all]);
+    explore([by_protect_all, from_denied_by_protect_all]);
 }
 
 #[test]
 fn a_harvest_of_permitted_stores_without_its_shoot_down_loses_a_write() {
     must_object(Break::SkipFlush, [by_pages, by_protect_all]);
+}
+
+#[test]
+fn marking_before_permitting_loses_a_write() {
+    must_object(Break::MarkEarly, [from_denied_by_pages]);
 }
 
 #[test]
@@ -114,7 +127,147 @@ fn store_against_miss(plan: Plan) {
 
 #[test]
 fn a_path_opens_over_no_leaf_that_a_processor_remembers() {
-    explore([store_against_miss]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [store_against_miss]);
+}
+
+#[test]
+fn opening_without_a_shoot_down_over_such_a_leaf_loses_a_write() {
+    must_object(Break::SkipFlush, [store_against_miss]);
+}
+
+/// The same where a map that changes has closed the leaf, and not shot down yet.
+fn miss_against_map(plan: Plan) {
+    let world = restricted(plan, Shape::Flat);
+    world.restrict(1, FIRST);
+    store(&world, 0, 0, 1);
+    let copied = Copied::default().round(&world, Protect::Nothing);
+    world.load(0, 0);
+    let other = world.clone();
+    let other = thread::spawn(move || other.restrict(0, SubPageMap::new(0b11)));
+    world.begin();
+    store(&world, 1, 1, 2);
+    world.try_store(0, 0, 3);
+    other.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_path_that_opens_pays_for_anothers_shoot_down() {
+    explore_bounded(PREEMPTIONS_OF_MANY, [miss_against_map]);
+}
+
+#[test]
+fn opening_over_anothers_debt_loses_a_write() {
+    must_object(Break::IgnoreDebt, [miss_against_map]);
+}
+
+/// A push-down is late: while it holds a generation's number, another generation begins, and a leaf
+/// of it is opened for permitted stores and harvested by pages.
+fn late_push_down(plan: Plan, shape: Shape) {
+    let world = restricted(plan, shape);
+    world.restrict(1, SubPageMap::NONE);
+    store(&world, 0, 0, 1);
+    let copied = Copied::default().round(&world, Protect::Nothing);
+    let late = world.clone();
+    let late = thread::spawn(move || {
+        assert!(matches!(late.store_if_there(1, 1, 9), Outcome::Denied(_)));
+    });
+    world.begin();
+    let copied = copied.round(&world, Protect::Nothing);
+    store(&world, 0, 0, 2);
+    let copied = copied.round(&world, Protect::Pages);
+    store(&world, 0, 0, 3);
+    late.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+fn late_in_two_levels(plan: Plan) {
+    late_push_down(plan, Shape::Flat);
+}
+
+fn late_in_three_levels(plan: Plan) {
+    late_push_down(plan, Shape::Wide);
+}
+
+#[test]
+fn a_late_push_down_closes_no_leaf_that_stores_pass_in_part() {
+    explore_bounded(PREEMPTIONS_OF_MANY, [late_in_two_levels, late_in_three_levels]);
+}
+
+#[test]
+fn settling_such_a_leaf_back_loses_a_write() {
+    must_object(Break::SettleBack, [late_in_two_levels, late_in_three_levels]);
+}
+
+/// Two generations begin while a vCPU stores through a partly writable leaf, and another opens the
+/// way to its neighbour.
+fn two_generations(plan: Plan, shape: Shape) {
+    let world = restricted(plan, shape);
+    world.restrict(1, FIRST);
+    store(&world, 0, 0, 1);
+    store(&world, 1, 1, 1);
+    let migration = world.clone();
+    let migration = thread::spawn(move || {
+        let copied = Copied::default().round(&migration, Protect::Nothing);
+        store(&migration, 1, 1, 2);
+        let copied = copied.round(&migration, Protect::Nothing);
+        store(&migration, 1, 1, 3);
+        copied.round(&migration, Protect::Pages)
+    });
+    world.begin();
+    store(&world, 0, 0, 2);
+    store(&world, 0, 0, 3);
+    let copied = migration.join().expect("no panic");
+    store(&world, 0, 0, 4);
+    copied.finish(&world, Protect::Pages);
+}
+
+fn two_in_two_levels(plan: Plan) {
+    two_generations(plan, Shape::Flat);
+}
+
+fn two_in_three_levels(plan: Plan) {
+    two_generations(plan, Shape::Wide);
+}
+
+#[test]
+fn permitted_stores_of_two_generations_are_in_the_log() {
+    explore_bounded(PREEMPTIONS_OF_MANY, [two_in_two_levels, two_in_three_levels]);
+}
+
+#[test]
+fn a_generation_that_leaves_sub_page_tables_open_loses_a_write() {
+    must_object(Break::OpenSubPageRoot, [two_in_two_levels, two_in_three_levels]);
+    must_object(Break::OpenOverLeaves, [two_in_two_levels, two_in_three_levels]);
+}
+
+/// A slot goes while a vCPU walks its sub-page tables.
+fn store_against_deletion(plan: Plan) {
+    let world = restricted(plan, Shape::Flat);
+    store(&world, 0, 0, 1);
+    world.mmu.write_protect_all();
+    let owner = world.clone();
+    let owner = thread::spawn(move || {
+        owner.mmu.delete_slot(SLOT).expect("it is there");
+        owner.hardware.read(0)
+    });
+    world.begin();
+    let outcome = world.store_if_there(0, 0, 2);
+    assert!(matches!(outcome, Outcome::Mapped | Outcome::Mmio), "{outcome:?}");
+    let left = owner.join().expect("no panic");
+    world.try_store(0, 0, 3);
+    assert_eq!(world.hardware.read(0), left, "a store landed after its slot had gone");
+}
+
+#[test]
+fn sub_page_tables_outlive_their_readers() {
+    explore_bounded(PREEMPTIONS_OF_MANY, [store_against_deletion]);
+}
+
+#[test]
+fn freeing_them_before_is_seen() {
+    must_object(Break::FreeEarly, [store_against_deletion]);
+    must_object(Break::SkipFlush, [store_against_deletion]);
 }
 
 /// A miss is handled late, where no table of leaves is any more. A read brings one, of the generation
