@@ -114,3 +114,20 @@ impl Embedder for BoardEmbedder {
 fn home(page: GuestPage) -> Gfn {
     Gfn::new(page.memory.0 + page.index)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::board::{Board, BoardConfig};
+    use vellum_mmu::Embedder;
+    use vellum_pte::Npt;
+
+    #[test]
+    fn each_thread_that_runs_is_a_caller_of_its_own() {
+        let config = BoardConfig::with_memory(4096).expect("in range");
+        let board = Board::<Npt>::new(&config).expect("the host has memory");
+        let caller = || board.embedder().caller().expect("threads have numbers");
+        let (here, there) = (caller(), std::thread::scope(|scope| scope.spawn(caller).join()));
+        assert_eq!(here, caller());
+        assert_ne!(here, there.expect("it does not panic"));
+    }
+}

@@ -142,8 +142,16 @@ fn finishes_what_it_emulates<F: WalkedFormat>(hardware: SubPageHardware) {
     assert_eq!(what, stored, "{}", F::NAME);
     assert!(told.iter().all(|(.., origin, _)| *origin == Origin::Vcpu(0)));
     check_instructions(&machine, &told);
+    assert_eq!(total(&machine), instructions(&machine), "each retired, and once");
     let loaded = [0, 8, 16, 24].map(|offset| double(&machine, DATA + 4096 + offset));
     assert_eq!(loaded, [value, sum, 0, 0x5566_7788], "{}: what atomics returned", F::NAME);
+}
+
+/// How many instructions there are up to the first `ecall`, with it.
+fn instructions<F: WalkedFormat>(machine: &Machine<F>) -> u64 {
+    let word = |at| machine.board().memory().read_obj::<u32>(GuestAddress(at)).expect("RAM");
+    let call = (BASE..).step_by(4).find(|&at| word(at) == 0x73).expect("there is one");
+    (call - BASE) / 4 + 1
 }
 
 /// The instructions that listeners were told of are in order, and are stores.
@@ -329,4 +337,33 @@ fn count_together<F: WalkedFormat>(hardware: SubPageHardware) {
 #[test]
 fn harts_count_right_while_their_page_is_tracked_and_restricted() {
     on_each_form!(count_together());
+}
+
+fn several_stand<F: WalkedFormat>(hardware: SubPageHardware) {
+    let (harts, times) = (3, 500);
+    let machine = machine::<F>(hardware, 3, adders(harts, times));
+    machine.board().mmu().activate_sub_pages().expect("memory");
+    restrict(&machine, 0xffff_fffe);
+    machine.resume();
+    for _ in 0..20 {
+        let Status::Denied(store) = wait_for_end(&machine) else { panic!("nothing permits it") };
+        assert_eq!((store.gpa.get(), store.length), (DATA, 4), "{}", F::NAME);
+        assert!(store.hart < harts.cast_unsigned());
+        machine.resume();
+    }
+    assert!(matches!(wait_for_end(&machine), Status::Denied(_)));
+    assert_eq!(double(&machine, DATA), 0, "no hart has counted");
+    restrict(&machine, u32::MAX);
+    machine.resume();
+    // A hart that was on its way to the store may report it denied as it was.
+    while let Status::Denied(_) = wait_for_end(&machine) {
+        machine.resume();
+    }
+    assert_eq!(machine.status(), FINISHED, "{}", F::NAME);
+    assert_eq!(double(&machine, DATA), (harts * times).cast_unsigned());
+}
+
+#[test]
+fn several_harts_stand_at_denied_stores_and_go_on_with_them() {
+    on_each_form!(several_stand());
 }
