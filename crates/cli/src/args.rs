@@ -231,8 +231,12 @@ pub(crate) enum BenchName {
     Fault,
     /// Starting a log on huge leaves, splitting them, and getting them back
     Log,
-    /// Memory for tracked pages and for maps of sub-pages, in a slot of 39 bits
-    Metadata,
+    /// Memory for tracked pages and for maps of sub-pages
+    Metadata {
+        /// How large the memslot is: by default 39 bits
+        #[arg(long, value_name = "SIZE", default_value = "512G")]
+        slot: Size,
+    },
 }
 
 /// How second-stage entries are spelt.

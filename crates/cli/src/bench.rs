@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Bench) -> Result<End, Failure> {
         BenchName::ProtectAll => protect_all::run(args.memory),
         BenchName::Fault => fault::run(),
         BenchName::Log => log::run(args.memory),
-        BenchName::Metadata => metadata::run(),
+        BenchName::Metadata { slot } => metadata::run(slot),
     }?;
     let text = if args.json { result.json() + "\n" } else { result.table() };
     // A reader that has gone away does not change what was measured.

@@ -62,7 +62,7 @@ fn a_person_gets_a_table() {
 /// Memory is no clock: these marks are held.
 #[test]
 fn metadata_costs_nothing_that_nobody_uses_and_two_bytes_a_page_at_most() {
-    let output = run(&["bench", "metadata", "--json"]);
+    let output = run(&["bench", "metadata", "--slot", "16G", "--json"]);
     assert_eq!(code(&output), 0, "{}", complaint(&output));
     let result = json(&output);
     assert_complete("metadata", &result);
