@@ -222,9 +222,7 @@ impl Job<'_> {
     fn picture<F: WalkedFormat>(&self, scene: &Scene<'_, F>) -> String {
         let (rows, width) = Term::stderr().size();
         let width = Width::Columns(usize::from(width));
-        // The sentence may take two lines, the head and what is left out one each; and a line is left
-        // for the cursor.
-        let seen = scene.tally.see(usize::from(rows).saturating_sub(6).max(1));
+        let seen = scene.tally.see(fitting(rows));
         let time = crate::quantity::show_duration(scene.began.elapsed());
         let writes = crate::quantity::show_count(seen.writes);
         let title = format!("{writes} writes in {time}; Ctrl-C ends the watch");
@@ -241,7 +239,7 @@ impl Job<'_> {
         denied: Option<&Explained>,
     ) -> String {
         let width = columns();
-        let seen = scene.tally.see(MOST_ROWS);
+        let seen = scene.tally.see(rows());
         let board = scene.machine.board();
         let mut text = report::seen(&seen, self.args.grain, width, &|pc| disassembled(board, pc));
         if let Some(denied) = denied {
@@ -275,6 +273,21 @@ impl Job<'_> {
             ns: u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX),
         }
     }
+}
+
+/// As many rows of the last table as a reader of standard output wants.
+fn rows() -> usize {
+    let terminal = Term::stdout();
+    match terminal.size_checked() {
+        Some((rows, _)) if terminal.is_term() => fitting(rows).min(MOST_ROWS),
+        _ => MOST_ROWS,
+    }
+}
+
+/// How many rows a terminal has room for: two lines of sentence, the head, what is left out, an empty
+/// line, and the cursor's.
+fn fitting(terminal: u16) -> usize {
+    usize::from(terminal).saturating_sub(6).max(1)
 }
 
 /// A line of JSON for each.

@@ -29,12 +29,14 @@ pub(crate) enum Kind {
     Word,
     /// Eight bytes of which four are in the next page.
     Pages,
+    /// Eight bytes, the last of a sub-page.
+    Last,
 }
 
 impl Kind {
     /// In the order in which a hart makes them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Double, Self::Byte, Self::Across, Self::Atomic, Self::Word, Self::Pages];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Double, Self::Byte, Self::Across, Self::Atomic, Self::Word, Self::Pages, Self::Last];
 
     /// Where, and how many bytes.
     pub(crate) fn place(self, hart: u64) -> (u64, u64) {
@@ -45,6 +47,7 @@ impl Kind {
             Self::Atomic => (0x2000, 0, 8),
             Self::Word => (0x2800, 4, 4),
             Self::Pages => (0x4ffc, 0x1000, 8),
+            Self::Last => (0x1078, 0x200, 8),
         };
         (AREA + offset + hart * stride, length)
     }
@@ -90,6 +93,7 @@ pub(crate) fn elf() -> Vec<u8> {
     asm.amoadd_d(Reg::ZERO, Reg::T0, Reg::A5);
     asm.sw(Reg::S5, 0, Reg::S6);
     asm.sd(Reg::S5, 0, Reg::S7);
+    asm.sd(Reg::S5, 0, Reg::S8);
     asm.addi(Reg::S5, Reg::S5, 1);
     asm.li(Reg::T0, ROUNDS as i64 + 1);
     asm.bltu(Reg::S5, Reg::T0, round);
@@ -99,7 +103,7 @@ pub(crate) fn elf() -> Vec<u8> {
 
 /// The registers of each kind, for this hart.
 fn addresses(asm: &mut Assembler) {
-    let registers = [Reg::A2, Reg::A3, Reg::A4, Reg::A5, Reg::S6, Reg::S7];
+    let registers = [Reg::A2, Reg::A3, Reg::A4, Reg::A5, Reg::S6, Reg::S7, Reg::S8];
     for (register, kind) in registers.into_iter().zip(Kind::ALL) {
         let (first, _) = kind.place(0);
         let stride = kind.place(1).0 - first;
@@ -128,10 +132,16 @@ fn done(asm: &mut Assembler) {
 /// What [`overwriting`] overwrites.
 pub(crate) const TEXT: &str = "as before, every byte of it";
 
-/// A guest that overwrites a text of its own program once, and shuts down.
+/// A guest whose first hart overwrites a text of its own program once, and shuts down.
 pub(crate) fn overwriting() -> Vec<u8> {
     let mut asm = Assembler::new();
     start(&mut asm);
+    let first = asm.label();
+    asm.beqz(Reg::S0, first);
+    let others = asm.here();
+    asm.wfi();
+    asm.j(others);
+    asm.bind(first);
     let behind = asm.label();
     asm.j(behind);
     let text = asm.text(TEXT);
