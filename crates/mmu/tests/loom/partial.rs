@@ -241,6 +241,35 @@ fn a_generation_that_leaves_sub_page_tables_open_loses_a_write() {
     must_object(Break::OpenOverLeaves, [two_in_two_levels, two_in_three_levels]);
 }
 
+/// The way to a page is open, but its table of leaves has gone with the slot of its neighbour. A read
+/// brings another, of an older generation than the way.
+fn leaves_that_come_later(plan: Plan) {
+    let world = restricted(plan, Shape::Apart);
+    store(&world, 0, 0, 1);
+    world.map(1);
+    let copied = Copied::default().round(&world, Protect::Nothing);
+    assert_eq!(world.miss(0), Outcome::Mapped);
+    world.touch_backing(0);
+    world.mmu.delete_slot(world.slots[1].id).expect("it is there");
+    let guest = world.clone();
+    let guest = thread::spawn(move || {
+        store(&guest, 0, 0, 2);
+        store(&guest, 0, 0, 3);
+    });
+    world.begin();
+    let copied = copied.round(&world, Protect::Nothing);
+    world.map(0);
+    store(&world, 1, 0, 4);
+    let copied = copied.round(&world, Protect::Pages);
+    guest.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn leaves_that_a_read_brings_below_an_open_path_lose_nothing() {
+    explore_bounded(PREEMPTIONS_OF_MANY, [leaves_that_come_later]);
+}
+
 /// A slot goes while a vCPU walks its sub-page tables.
 fn store_against_deletion(plan: Plan) {
     let world = restricted(plan, Shape::Flat);

@@ -25,6 +25,8 @@ pub enum Shape {
     TwoSpaces,
     /// Eight pages: two roots side by side where the format has that, three levels where not.
     Wide,
+    /// The same tables, and a slot for each of the first two pages.
+    Apart,
 }
 
 /// A guest to be made.
@@ -59,7 +61,7 @@ impl Guest {
     pub const HUGE: Self = Self { log: LogMode::Off, leaves: Level::L2, ..Self::LOGGED };
 
     fn address_bits(&self) -> u32 {
-        if self.shape == Shape::Wide { 15 } else { 14 }
+        if matches!(self.shape, Shape::Wide | Shape::Apart) { 15 } else { 14 }
     }
 
     fn spaces(&self) -> u16 {
@@ -71,13 +73,18 @@ impl Guest {
         1 << (self.address_bits() - 12)
     }
 
-    /// A slot for each space.
+    /// The slots of each space.
     fn slots(self) -> impl Iterator<Item = SlotSpec> {
-        let pages = if self.shape == Shape::Half { 2 } else { self.pages() as u64 };
-        (0..self.spaces()).map(move |space| {
-            let range = GfnRange::new(Gfn::new(0), pages).expect("in range");
-            let memory = MemoryId(u64::from(space) * self.pages() as u64);
-            let spec = SlotSpec::new(SlotId(space), AddressSpace(space), range);
+        let (pages, of_a_space) = match self.shape {
+            Shape::Half => (2, 1),
+            Shape::Apart => (1, 2),
+            Shape::Flat | Shape::TwoSpaces | Shape::Wide => (self.pages() as u64, 1),
+        };
+        (0..self.spaces() * of_a_space).map(move |number| {
+            let (space, place) = (number / of_a_space, u64::from(number % of_a_space) * pages);
+            let range = GfnRange::new(Gfn::new(place), pages).expect("in range");
+            let memory = MemoryId(u64::from(space) * self.pages() as u64 + place);
+            let spec = SlotSpec::new(SlotId(number), AddressSpace(space), range);
             SlotSpec { log: self.log, memory, ..spec }
         })
     }
@@ -294,11 +301,14 @@ impl<F: Format> World<F> {
         self.mmu.invalidate(space, range)
     }
 
-    /// Harvests in one of the two ways; on return pages may be read.
+    /// Harvests in one of the two ways all slots that there still are; on return pages may be read.
     pub fn harvest(&self, protect: Protect) -> Vec<usize> {
         let mut set = PageSet::new(&self.layout);
         for (slot, region) in self.slots.iter().zip(set.regions_mut()) {
-            self.mmu.take_dirty(slot.id, protect, region).expect("logged");
+            match self.mmu.take_dirty(slot.id, protect, region) {
+                Err(LogError::NoSlot(_)) => {}
+                taken => taken.expect("logged"),
+            }
         }
         if protect == Protect::Nothing {
             self.hardware.step();
