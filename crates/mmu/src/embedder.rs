@@ -20,7 +20,7 @@ pub trait Embedder: Send + Sync {
     fn allocate_frame(&self) -> Option<Frame>;
 
     /// Zeroed frames for `tables` root tables side by side, a power of two and more than one only
-    /// where a format concatenates roots ([`Format::root`](vellum_pte::Format::root)). What
+    /// where a format concatenates roots ([`TableFormat::root`](vellum_pte::TableFormat::root)). What
     /// [`Frame::from_raw`] asks for, the first frame answers for all: they follow each other in
     /// host and in library addresses, aligned to their size together.
     ///
