@@ -4,17 +4,19 @@ use crate::denial::DenialJudge;
 use crate::embedder::BoardEmbedder;
 use crate::error::{BoardError, RamError};
 use crate::frames::Frames;
+use crate::logging::Logging;
 use crate::port::{Hub, Port, PortError, ShootDown};
 pub use crate::ram::{PageSize, Place};
 use crate::ram::{RAM_BASE, Ram};
-use crate::walker::{AccessFlags, Regime, Walk, WalkedFormat};
+use crate::rings::Reaped;
+use crate::walker::{AccessFlags, PageLogging, Regime, Walk, WalkedFormat};
 use std::sync::Arc;
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{Layout, Region};
 #[cfg(feature = "breaks")]
 use vellum_mmu::Break;
 pub use vellum_mmu::SubPageHardware;
-use vellum_mmu::{AccessedBits, Config, Invalidation, Mmu, SlotSpec};
+use vellum_mmu::{AccessedBits, Config, DirtyBits, Invalidation, Mmu, SlotSpec};
 use vellum_pte::{AddressSpace, Gfn, GfnRange, PAGE_SHIFT, PAGE_SIZE, SlotId};
 
 /// What a board is to have.
@@ -35,6 +37,8 @@ pub struct BoardConfig {
     pub shoot_down: ShootDown,
     /// Whether its processors have sub-page write permissions, where the format has tables for them.
     pub sub_pages: SubPageHardware,
+    /// What logs writes, beside faults.
+    pub logging: Logging,
     /// How many table frames it may have, if there is a limit.
     pub frame_limit: Option<u64>,
     /// A deliberate bug.
@@ -69,6 +73,7 @@ impl BoardConfig {
             flags: AccessFlags::default(),
             shoot_down: ShootDown::best(),
             sub_pages: SubPageHardware::Present,
+            logging: Logging::default(),
             frame_limit: None,
             #[cfg(feature = "breaks")]
             broken: None,
@@ -81,6 +86,7 @@ pub struct Board<F: WalkedFormat> {
     mmu: Arc<Mmu<F, BoardEmbedder>>,
     layout: Layout,
     regime: Regime,
+    dirty_bits: DirtyBits,
 }
 
 impl<F: WalkedFormat> Board<F> {
@@ -92,14 +98,20 @@ impl<F: WalkedFormat> Board<F> {
         let layout = Layout::new(config.regions.clone())?;
         let ram = Ram::new(&layout, config.pages)?;
         let hub = Hub::new(config.shoot_down).ok_or(BoardError::ShootDown(config.shoot_down))?;
-        let embedder = BoardEmbedder::new(ram, Frames::new(config.frame_limit), hub);
+        let pages_are_logged = config.logging.dirty_bits == DirtyBits::Logged;
+        if pages_are_logged && F::Walker::PAGE_LOG == PageLogging::Absent {
+            return Err(BoardError::NoPageLog(F::NAME));
+        }
+        let reaped = config.logging.ring.map(|_| Reaped::new(&layout));
+        let embedder = BoardEmbedder::new(ram, Frames::new(config.frame_limit), hub, reaped);
         let address_bits = config.address_bits.unwrap_or_else(|| address_bits::<F>(&layout));
         let mmu = Mmu::<F, _>::new(embedder, mmu_config(config, address_bits))?;
         let level = mmu.root_shape().level.get();
         let told = Regime { level, address_bits, flags: config.flags };
         let regime = F::Walker::accept(told);
         let regime = regime.ok_or(BoardError::Regime { format: F::NAME, regime: told })?;
-        let board = Self { mmu: Arc::new(mmu), layout, regime };
+        let dirty_bits = config.logging.dirty_bits;
+        let board = Self { mmu: Arc::new(mmu), layout, regime, dirty_bits };
         board.layout.regions().iter().try_for_each(|region| board.create_slot(*region))?;
         Ok(board)
     }
@@ -109,7 +121,7 @@ impl<F: WalkedFormat> Board<F> {
     /// # Errors
     /// [`PortError::OutOfMemory`].
     pub fn port(&self) -> Result<Port<'_, F>, PortError> {
-        Port::new(&self.mmu, self.regime)
+        Port::new(&self.mmu, self.regime, self.dirty_bits)
     }
 
     /// The bytes of RAM, behind the tables' back: what is written here is logged only if
@@ -208,6 +220,8 @@ fn mmu_config(config: &BoardConfig, address_bits: u32) -> Config {
             AccessFlags::BySoftware => AccessedBits::NotSet,
         },
         sub_pages: config.sub_pages,
+        ring: config.logging.ring,
+        dirty_bits: config.logging.dirty_bits,
         #[cfg(feature = "breaks")]
         broken: config.broken,
         ..Config::default()

@@ -3,12 +3,14 @@
 use crate::denial::Bench;
 use crate::emulation;
 use crate::frames::{self, Frames};
+use crate::page_log::PageLogs;
 use crate::port::{self, Hub};
 use crate::ram::{HostPage, Ram};
+use crate::rings::Reaped;
 use crate::rseq::membarrier;
 use std::num::NonZeroU64;
 use vellum_mmu::{Backing, BackingWrite, CallerId, Embedder, Frame, GuestPage, NoBacking, Scope};
-use vellum_pte::{Gfn, Gpa};
+use vellum_pte::{AddressSpace, Gfn, Gpa};
 
 thread_local! {
     /// Of no value: its address tells one thread from the others that run.
@@ -22,11 +24,14 @@ pub struct BoardEmbedder {
     frames: Frames,
     hub: Hub,
     bench: Bench,
+    page_logs: PageLogs,
+    reaped: Option<Reaped>,
 }
 
 impl BoardEmbedder {
-    pub(crate) fn new(ram: Ram, frames: Frames, hub: Hub) -> Self {
-        Self { ram, frames, hub, bench: Bench::default() }
+    pub(crate) fn new(ram: Ram, frames: Frames, hub: Hub, reaped: Option<Reaped>) -> Self {
+        let (bench, page_logs) = (Bench::default(), PageLogs::default());
+        Self { ram, frames, hub, bench, page_logs, reaped }
     }
 
     /// The table frames, for tests that count them or let them run out.
@@ -41,6 +46,15 @@ impl BoardEmbedder {
 
     pub(crate) fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    pub(crate) fn page_logs(&self) -> &PageLogs {
+        &self.page_logs
+    }
+
+    /// What was taken out of dirty rings, if there are some.
+    pub(crate) fn reaped(&self) -> Option<&Reaped> {
+        self.reaped.as_ref()
     }
 
     pub(crate) fn bench(&self) -> &Bench {
@@ -103,6 +117,10 @@ impl Embedder for BoardEmbedder {
         let held = held.map_err(|_| NoBacking)?;
         emulation::found(held);
         if held == expected { Ok(()) } else { Err(NoBacking) }
+    }
+
+    fn drain_logs(&self, log: &mut dyn FnMut(AddressSpace, u64)) {
+        self.page_logs.drain(log);
     }
 
     fn caller(&self) -> Option<CallerId> {

@@ -50,6 +50,9 @@ pub enum BoardError {
         /// What it was to be told.
         regime: Regime,
     },
+    /// No processor with this format logs the pages that it writes.
+    #[error("no {0} processor has a page-modification log: it is Intel's, with ept")]
+    NoPageLog(&'static str),
     /// The library could not make its tables.
     #[error("the second-stage tables: {0}")]
     Tables(#[from] vellum_mmu::CreateVmError),

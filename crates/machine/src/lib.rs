@@ -43,12 +43,16 @@ pub mod error;
 pub mod frames;
 pub mod guests;
 pub mod log;
+mod logging;
 pub mod machine;
+mod page_log;
 pub mod port;
 mod ram;
+mod rings;
 mod rseq;
 pub mod sbi;
 pub mod vcpu;
 pub mod walker;
 
+pub use logging::Logging;
 pub use ram::{PageSize, RAM_BASE};

@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::walker::WalkedFormat;
 use core::ops::Range;
 use vellum_memory::{DirtySource, Layout, PageSet, Region, RegionSet};
-use vellum_mmu::{ClearError, ClearRange, Initial, LogError, Protect};
+use vellum_mmu::{Again, ClearError, ClearRange, Initial, LogError, Protect};
 use vellum_pte::{GfnRange, SlotId};
 
 /// How the log is kept.
@@ -17,12 +17,23 @@ pub enum Track {
     /// A harvest reads the log and protects nothing; pages are taken out of the log and protected
     /// when they are about to be copied.
     Manual,
+    /// Processors set D bits, and each harvest makes way for new ones in constant time
+    /// ([`DirtyBits::Scanned`](vellum_mmu::DirtyBits::Scanned)).
+    DirtyBits,
+    /// The same on processors that also write down which pages they were
+    /// ([`DirtyBits::Logged`](vellum_mmu::DirtyBits::Logged)).
+    Pml,
+    /// Each port has a dirty ring, and stops when it is full.
+    Ring,
 }
 
 /// Words of a bitmap that are cleared together.
 const STRETCH: usize = 64;
 
 /// The [`DirtySource`] over all memslots of a board. Dropping it does not stop the log.
+///
+/// The last three ways need a board whose [`Logging`](crate::Logging) is for them. On another they are
+/// right all the same, and are what [`Track::ProtectAll`] and [`Track::PerPage`] are.
 ///
 /// Every way starts with a clean log: a consumer sends everything first, so a log that began all set
 /// would name all of it a second time.
@@ -48,6 +59,13 @@ impl<'b, F: WalkedFormat> BoardLog<'b, F> {
             self.board.mmu().take_dirty(slot, protect, pages)?;
         }
         Ok(())
+    }
+
+    /// Empties every ring into `round`. Bitmaps have what rings had no room for.
+    fn reap(&self, round: &mut PageSet) {
+        if let Some(reaped) = self.board.embedder().reaped() {
+            reaped.take(self.board.mmu(), Again::Pages, round);
+        }
     }
 
     /// Reads every slot's log into `round`.
@@ -90,6 +108,9 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
             Track::PerPage => "per-page",
             Track::ProtectAll => "protect-all",
             Track::Manual => "manual",
+            Track::DirtyBits => "dirty-bits",
+            Track::Pml => "pml",
+            Track::Ring => "ring",
         }
     }
 
@@ -98,6 +119,10 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
     }
 
     fn start(&mut self) -> Result<(), ClearError> {
+        // What an earlier log left in the rings is in no round of this one.
+        if let Some(reaped) = self.board.embedder().reaped() {
+            reaped.forget(self.board.mmu());
+        }
         let started =
             self.slots().try_for_each(|slot| self.board.mmu().start_log(slot, Initial::Clean));
         if started.is_err() {
@@ -118,16 +143,20 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
 
     fn collect(&mut self, round: &mut PageSet) -> Result<(), ClearError> {
         let taken = match self.track {
-            Track::PerPage => self.take(Protect::Pages, round),
-            Track::ProtectAll => self.take(Protect::Nothing, round),
+            Track::PerPage | Track::Ring => self.take(Protect::Pages, round),
+            Track::ProtectAll | Track::DirtyBits | Track::Pml => self.take(Protect::Nothing, round),
             Track::Manual => self.read(round),
         };
         if let Err(error) = taken {
             self.owe(round);
             return Err(error.into());
         }
-        if self.track == Track::ProtectAll {
-            self.board.mmu().write_protect_all();
+        match self.track {
+            Track::ProtectAll | Track::DirtyBits | Track::Pml => {
+                self.board.mmu().write_protect_all();
+            }
+            Track::Ring => self.reap(round),
+            Track::PerPage | Track::Manual => {}
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ pub use status::{DeniedStore, HartFailure, Status};
 use crate::board::{Board, BoardConfig, SubPageHardware};
 use crate::elf::{Image, PlaceError};
 use crate::error::BoardError;
+use crate::logging::Logging;
 use crate::port::{PortError, ShootDown};
 use crate::ram::{PageSize, RAM_BASE};
 use crate::sbi::Parameter;
@@ -54,6 +55,8 @@ pub struct MachineConfig {
     pub shoot_down: ShootDown,
     /// Whether its processors have sub-page write permissions, where the format has tables for them.
     pub sub_pages: SubPageHardware,
+    /// What logs writes, beside faults.
+    pub logging: Logging,
     /// A deliberate bug.
     #[cfg(feature = "breaks")]
     pub broken: Option<Break>,
@@ -73,6 +76,7 @@ impl MachineConfig {
             flags: AccessFlags::default(),
             shoot_down: ShootDown::best(),
             sub_pages: SubPageHardware::Present,
+            logging: Logging::default(),
             #[cfg(feature = "breaks")]
             broken: None,
         }
@@ -421,6 +425,7 @@ fn board_config(config: &MachineConfig) -> Result<BoardConfig, MachineError> {
         flags: config.flags,
         shoot_down: config.shoot_down,
         sub_pages: config.sub_pages,
+        logging: config.logging,
         #[cfg(feature = "breaks")]
         broken: config.broken,
         ..board

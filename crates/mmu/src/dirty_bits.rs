@@ -98,10 +98,17 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub(crate) fn collect(&self, id: SlotId) {
         match self.dirty_bits {
             DirtyBits::Unused => {}
-            DirtyBits::Logged => self.embedder.drain_logs(&mut |space, address| {
-                self.mark_dirty(space, Gpa::new(address).gfn(), Origin::Device);
-            }),
+            DirtyBits::Logged => self.drain_logs(),
             DirtyBits::Scanned => self.scan(id),
+        }
+    }
+
+    /// Logs what hardware has logged by itself.
+    pub(crate) fn drain_logs(&self) {
+        if self.dirty_bits == DirtyBits::Logged {
+            self.embedder.drain_logs(&mut |space, address| {
+                self.mark_dirty(space, Gpa::new(address).gfn(), Origin::Device);
+            });
         }
     }
 

@@ -229,6 +229,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     pub(crate) fn new_log(&self, pages: u64, initial: Initial) -> Result<Box<Log>, OutOfMemory> {
+        // What hardware has logged so far is in no log that begins now.
+        self.drain_logs();
         let touched = match self.dirty_bits {
             DirtyBits::Scanned => Some(Touched::new::<F>(pages, initial, self.breaks)?),
             DirtyBits::Unused | DirtyBits::Logged => None,

@@ -6,10 +6,11 @@ use super::local_flush::flushed_by;
 use super::sizes::Sizes;
 use super::window::Target;
 use crate::bus::BusError;
+use crate::page_log::SharedPageLog;
 use crate::walker::{
-    AfterFault, Request, SppFailure, Translation, Violation, Walk, WalkedFormat, walk,
+    AfterFault, Request, SetsDirty, SppFailure, Translation, Violation, Walk, WalkedFormat, walk,
 };
-use vellum_mmu::{Access, Outcome};
+use vellum_mmu::{Access, Again, Outcome};
 use vellum_pte::{Gfn, Gpa, SubPageEvent};
 
 /// What came of looking an address up: the walk's end, and its epoch.
@@ -75,8 +76,45 @@ impl<F: WalkedFormat> Port<'_, F> {
         (epoch, found)
     }
 
+    /// Where D is logged, an access that may set it exits first if there is no room for another entry.
     fn walk(&mut self, part: Part) -> (u64, Result<Translation, Violation>) {
         let Part { gpa, bytes, access } = part;
+        if access != Access::Read && self.page_log.as_ref().is_some_and(SharedPageLog::is_full) {
+            self.drain_page_log();
+        }
+        let (epoch, walked) = self.walk_tables(gpa, bytes, access);
+        if let (Some(log), Ok(Translation { sets_dirty: SetsDirty::Yes, .. })) =
+            (&self.page_log, walked)
+        {
+            log.write(gpa);
+        }
+        (epoch, walked)
+    }
+
+    /// What an exit does: whatever the processor has logged is the library's.
+    pub(super) fn drain_page_log(&mut self) {
+        if let Some(log) = &self.page_log {
+            let vcpu = &mut self.vcpu;
+            log.drain(|space, address| vcpu.log_stores(space, &[address]));
+        }
+    }
+
+    /// What an entry asks before: whether there is room in the dirty ring. If not, this port empties
+    /// all rings, as a monitor does on such an exit.
+    fn wait_for_room(&mut self) {
+        while self.vcpu.may_enter().is_err() {
+            if let Some(reaped) = self.mmu.embedder().reaped() {
+                reaped.reap(self.mmu, Again::Pages);
+            }
+        }
+    }
+
+    fn walk_tables(
+        &mut self,
+        gpa: Gpa,
+        bytes: u64,
+        access: Access,
+    ) -> (u64, Result<Translation, Violation>) {
         let (root, regime, spp_root) = (self.root, self.regime, self.spp_root);
         let cache = &mut self.cache;
         self.window.walking(|epoch| {
@@ -102,7 +140,10 @@ impl<F: WalkedFormat> Port<'_, F> {
             return Err(BusError::Misconfigured(gpa));
         }
         match self.exit(part, why) {
-            Outcome::Mapped | Outcome::Spurious => Ok(()),
+            Outcome::Mapped | Outcome::Spurious => {
+                self.wait_for_room();
+                Ok(())
+            }
             Outcome::Retry => {
                 std::thread::yield_now();
                 Ok(())

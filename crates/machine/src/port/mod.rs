@@ -40,13 +40,14 @@ pub use shoot_down::ShootDown;
 use crate::bus::{Bus, BusError, Width};
 use crate::embedder::BoardEmbedder;
 use crate::emulation::EmulatedStore;
+use crate::page_log::SharedPageLog;
 use crate::walker::{AfterFault, Regime, TwoSizes, Walk, WalkCache, WalkedFormat};
 use fault::Part;
 use partial::PartialTlb;
 use refusals::Refusals;
 use sizes::LeafSizes;
 use tlb::Tlb;
-use vellum_mmu::{Access, Mmu, Vcpu};
+use vellum_mmu::{Access, DirtyBits, Mmu, Vcpu};
 use vellum_pte::{AddressSpace, Gfn, Gpa, PAGE_SIZE, Pfn};
 pub use window::Resting;
 use window::{Target, Window};
@@ -68,6 +69,8 @@ pub struct Port<'b, F: WalkedFormat> {
     regime: Regime,
     mmu: &'b Mmu<F, BoardEmbedder>,
     vcpu: Vcpu<'b, F, BoardEmbedder>,
+    /// Only where the processor logs the pages whose D it sets.
+    page_log: Option<SharedPageLog>,
 }
 
 /// Why a port could not be had or turned.
@@ -83,11 +86,16 @@ pub enum PortError {
 
 impl<'b, F: WalkedFormat> Port<'b, F> {
     /// A port into [`AddressSpace::NORMAL`], whose tables are as `regime` says.
-    pub(crate) fn new(mmu: &'b Mmu<F, BoardEmbedder>, regime: Regime) -> Result<Self, PortError> {
+    pub(crate) fn new(
+        mmu: &'b Mmu<F, BoardEmbedder>,
+        regime: Regime,
+        dirty_bits: DirtyBits,
+    ) -> Result<Self, PortError> {
         let space = AddressSpace::NORMAL;
         let root = mmu.root(space).ok_or(PortError::NoSuchSpace(space))?;
         let vcpu = mmu.vcpu().map_err(|_| PortError::OutOfMemory)?;
         let keeps = F::Walker::AFTER_FAULT == AfterFault::Everything;
+        let logs_pages = dirty_bits == DirtyBits::Logged;
         let conflicts = F::Walker::TWO_SIZES == TwoSizes::Conflict;
         Ok(Self {
             tlb: Tlb::new(),
@@ -102,6 +110,7 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
             regime,
             mmu,
             vcpu,
+            page_log: logs_pages.then(|| mmu.embedder().page_logs().add(space)),
         })
     }
 
@@ -112,6 +121,8 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
     pub fn enter_space(&mut self, space: AddressSpace) -> Result<(), PortError> {
         self.root = self.mmu.root(space).ok_or(PortError::NoSuchSpace(space))?;
         self.space = space;
+        self.drain_page_log();
+        self.page_log.iter().for_each(|log| log.enter(space));
         self.spp_root = self.mmu.sub_page_root(space);
         self.tlb.clear();
         self.partial.clear();
@@ -145,6 +156,14 @@ impl<'b, F: WalkedFormat> Port<'b, F> {
             let byte = self.load(byte_at(gpa, index), Width::Byte)?;
             Ok(value | byte << (8 * index))
         })
+    }
+}
+
+impl<F: WalkedFormat> Drop for Port<'_, F> {
+    /// What it has logged outlives it.
+    fn drop(&mut self) {
+        self.drain_page_log();
+        self.page_log.iter().for_each(|log| self.mmu.embedder().page_logs().remove(log));
     }
 }
 

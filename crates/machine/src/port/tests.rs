@@ -15,7 +15,7 @@ use crate::board::{Board, BoardConfig};
 use crate::bus::Width;
 use crate::frames::Walks;
 use crate::walker::probe::Probe;
-use crate::walker::{Dirty, Permissions, SubPages, Translation, WalkedFormat};
+use crate::walker::{Dirty, Permissions, SetsDirty, SubPages, Translation, WalkedFormat};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vellum_mmu::Access;
 use vellum_pte::{AddressSpace, Ept, Gfn, Gpa, Npt, Pfn, Stage2};
@@ -224,6 +224,7 @@ fn the_tlb_finds_only_the_page_and_the_permission_it_was_given() {
         frame,
         permits: Permissions::ALL,
         dirty: Dirty::Set,
+        sets_dirty: SetsDirty::No,
         level: 1,
         sub_pages: SubPages::NONE,
     };

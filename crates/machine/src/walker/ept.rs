@@ -1,7 +1,7 @@
 //! Intel's walker: SDM vol. 3C, 29.3, with a page-walk length of 4.
 
 use super::{ADDRESS, ADDRESS_TOO_HIGH, Link, Permissions, Step, Walk};
-use super::{AccessFlags, AfterFault, Regime, TwoSizes};
+use super::{AccessFlags, AfterFault, PageLogging, Regime, TwoSizes};
 use vellum_pte::Pfn;
 
 const READ: u64 = 0b001;
@@ -21,6 +21,8 @@ impl Walk for EptWalker {
     const ACCESSED: u64 = 1 << 8;
     const TABLE_ACCESSED: u64 = 1 << 8;
     const DIRTY: u64 = 1 << 9;
+    // SDM vol. 3C, 29.3.6.
+    const PAGE_LOG: PageLogging = PageLogging::Present;
     // SDM vol. 3C, 29.3.4.1 and table 29-7: bit 61 of an entry that maps a 4 KiB page.
     const SUB_PAGE_WRITES: u64 = 1 << 61;
     // SDM vol. 3C, 29.4: a guest-physical paging-structure-cache entry holds the logical AND of

@@ -85,6 +85,9 @@ pub trait Walk: Send + Sync + 'static {
     /// processor has none.
     const SUB_PAGE_WRITES: u64 = 0;
 
+    /// Whether the processor can log the pages whose D it sets.
+    const PAGE_LOG: PageLogging = PageLogging::Absent;
+
     /// Whether a cached upper-level entry holds the permissions combined down to it, instead of
     /// its own alone. An implementation cites its manual.
     const CACHED_ENTRIES_CARRY_PERMISSIONS: bool;
@@ -100,6 +103,15 @@ pub trait Walk: Send + Sync + 'static {
 
     /// What the entry `raw` at `level` (1 is the last) tells the processor.
     fn read(raw: u64, level: u8, flags: AccessFlags) -> Step;
+}
+
+/// Whether a processor has a page-modification log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageLogging {
+    /// It has.
+    Present,
+    /// It has none.
+    Absent,
 }
 
 /// What is still cached for an address after an access to it has faulted.
@@ -169,10 +181,21 @@ pub(crate) struct Translation {
     pub(crate) permits: Permissions,
     /// Whether the first write walks again, to set D.
     pub(crate) dirty: Dirty,
+    /// Whether D was what this walk set.
+    pub(crate) sets_dirty: SetsDirty,
     /// The level of the entry that maps the page: 1 is 4 KiB.
     pub(crate) level: u8,
     /// Where writes pass although `permits` forbids them, if this walk was for such a write.
     pub(crate) sub_pages: SubPages,
+}
+
+/// What became of D in a walk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SetsDirty {
+    /// It was clear, and this walk has set it.
+    Yes,
+    /// It was set, or has not been asked for.
+    No,
 }
 
 /// D, where hardware sets it.
@@ -293,6 +316,7 @@ fn found<W: Walk>(request: Request, at: Position, raw: u64, link: Link) -> Trans
         frame: frame_of(request.gpa, at.level, link),
         permits: at.permits.and(link.permits),
         dirty: dirty::<W>(request, raw | marks::<W>(request).page),
+        sets_dirty: sets_dirty::<W>(request, raw),
         level: at.level,
         sub_pages: SubPages::NONE,
     }
@@ -342,6 +366,12 @@ fn finish<W: Walk>(
     }
     let done = entry.exchange(raw, raw | marks::<W>(request).page);
     if done { Attempt::Done(permitted) } else { Attempt::Again }
+}
+
+#[inline]
+fn sets_dirty<W: Walk>(request: Request, raw: u64) -> SetsDirty {
+    let set = marks::<W>(request).page & !raw & W::DIRTY != 0;
+    if set { SetsDirty::Yes } else { SetsDirty::No }
 }
 
 #[inline]

@@ -1,7 +1,7 @@
 //! What a TLB keeps of sub-pages.
 
 use super::super::partial::PartialTlb;
-use crate::walker::{Dirty, Permissions, SubPages, Translation};
+use crate::walker::{Dirty, Permissions, SetsDirty, SubPages, Translation};
 use vellum_pte::{Gfn, Gpa, Pfn};
 
 const GFN: Gfn = Gfn::new(5);
@@ -10,7 +10,14 @@ const ALIAS: Gfn = Gfn::new(5 + 256);
 
 fn permitting(sub_pages: u32) -> Translation {
     let (permits, sub_pages) = (Permissions::READ, SubPages::new(sub_pages));
-    Translation { frame: Pfn::new(0x1000), permits, dirty: Dirty::Set, level: 1, sub_pages }
+    Translation {
+        frame: Pfn::new(0x1000),
+        permits,
+        dirty: Dirty::Set,
+        sets_dirty: SetsDirty::No,
+        level: 1,
+        sub_pages,
+    }
 }
 
 fn at(gfn: Gfn, offset: u64) -> Gpa {
