@@ -304,6 +304,12 @@ pub(crate) enum Track {
     ProtectAll,
     /// Read the log, and write-protect each stretch just before it is copied
     Manual,
+    /// Let the processor set D bits, and scan the tables that were touched
+    Dbit,
+    /// The same on a processor that also writes down which pages it set them for (ept)
+    Pml,
+    /// Give each virtual CPU a ring of the pages it writes, which stops it when it is full
+    Ring,
     /// Choose by the guest's size and say why
     Auto,
 }

@@ -19,6 +19,7 @@ use attempt::Attempts;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
+use vellum_machine::Logging;
 use vellum_machine::machine::{Machine, MachineConfig, Status};
 use vellum_machine::walker::WalkedFormat;
 use vellum_pte::{Ept, Npt, PAGE_SIZE, Stage2};
@@ -98,6 +99,7 @@ fn migrate(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
 
 fn config(args: &Migrate) -> MachineConfig {
     MachineConfig {
+        logging: Logging::of(choose(args.track, args.machine.memory).method),
         #[cfg(feature = "breaks")]
         broken: args.broken.and_then(crate::breaks::Name::of_tracking),
         ..args.machine.config()

@@ -20,15 +20,21 @@ pub(crate) fn name(method: Method) -> &'static str {
         Method::PerPage => "per-page",
         Method::ProtectAll => "protect-all",
         Method::Manual => "manual",
+        Method::DirtyBits => "dbit",
+        Method::Pml => "pml",
+        Method::Ring => "ring",
     }
 }
 
 /// Follows the command line, or chooses for a guest with so much memory.
 pub(crate) fn choose(track: Track, memory: Size) -> Choice {
     match track {
-        Track::PerPage => Choice { method: Method::PerPage, why: "it was asked for" },
-        Track::ProtectAll => Choice { method: Method::ProtectAll, why: "it was asked for" },
-        Track::Manual => Choice { method: Method::Manual, why: "it was asked for" },
+        Track::PerPage => asked(Method::PerPage),
+        Track::ProtectAll => asked(Method::ProtectAll),
+        Track::Manual => asked(Method::Manual),
+        Track::Dbit => asked(Method::DirtyBits),
+        Track::Pml => asked(Method::Pml),
+        Track::Ring => asked(Method::Ring),
         Track::Auto if memory.bytes() >= LARGE => Choice {
             method: Method::ProtectAll,
             why: "the guest is large, and protecting all of it at once costs the same at any size",
@@ -38,6 +44,10 @@ pub(crate) fn choose(track: Track, memory: Size) -> Choice {
             why: "the guest is small, and page by page a rewritten page costs one fault and no more",
         },
     }
+}
+
+const fn asked(method: Method) -> Choice {
+    Choice { method, why: "it was asked for" }
 }
 
 #[cfg(test)]
