@@ -332,6 +332,9 @@ fn a_miss_where_no_slot_is_and_a_broken_table_are_told_apart() {
     board.mmu().activate_sub_pages().expect("memory");
     assert_eq!(vcpu.sub_page_event(SPACE, at(END, 0), miss), Outcome::Mmio);
     assert_eq!(vcpu.sub_page_event(AddressSpace::SMM, at(1500, 0), miss), Outcome::Spurious);
+    let no_leaf = vcpu.sub_page_event(SPACE, at(1500, 0), miss);
+    assert_eq!(no_leaf, Outcome::Spurious, "the access faults first");
+    assert_eq!(vcpu.fault(SPACE, at(1500, 0), Access::Read), Outcome::Mapped);
     assert_eq!(vcpu.sub_page_event(SPACE, at(1500, 0), miss), Outcome::Mapped);
     assert_eq!(vcpu.sub_page_event(SPACE, at(1500, 0), broken), Outcome::Misconfigured);
 }
