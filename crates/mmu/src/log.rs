@@ -4,7 +4,7 @@ use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
 use crate::debts::Debt;
 use crate::dirty::{DirtySet, Initial, bits};
-use crate::dirty_bits::Touched;
+use crate::dirty_bits::{DirtyBits, Touched};
 use crate::embedder::Embedder;
 use crate::mmu::{Mmu, State};
 use crate::protector::Protector;
@@ -74,10 +74,14 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`LogError::NoSlot`], [`LogError::OutOfMemory`].
     pub fn start_log(&self, id: SlotId, initial: Initial) -> Result<(), LogError> {
+        let mut was_on = true;
         while let Some(pages) = self.pages_without_log(id)? {
+            was_on = false;
             self.attach_log(id, self.new_log(pages, initial)?)?;
         }
         match initial {
+            // Protecting clears D, and nobody has read yet what it says of stores since the log began.
+            Initial::Clean if was_on && self.dirty_bits == DirtyBits::Scanned => Ok(()),
             Initial::Clean => Ok(self.protect_mapped(id)?),
             Initial::AllSet => Ok(()),
         }
