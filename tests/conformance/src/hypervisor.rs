@@ -10,7 +10,7 @@ mod sub_pages;
 mod tlb;
 mod walk;
 
-pub use cpu::{By, Cpu, OnRetry, Refused, VirtualCpu, Way};
+pub use cpu::{By, Cpu, OnRetry, Refused, Told, VirtualCpu, Way};
 pub use frames::{Snapshot, changed_entries};
 pub use host::{Backings, Change, Home, HostMemory, Rule};
 

@@ -15,7 +15,7 @@ use crate::hypervisor::{Cpu, Home};
 use crate::model::{Model, Refusal, Shape};
 use restrictions::Listening;
 use std::collections::BTreeMap;
-use vellum_mmu::{CounterSnapshot, Embedder, Event, LogError, Mmu, SubPageForm};
+use vellum_mmu::{CounterSnapshot, DirtyBits, Embedder, Event, LogError, Mmu, SubPageForm};
 use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa};
 
 /// Where a scene plays.
@@ -67,6 +67,8 @@ pub struct Scene<'m, F: Format, E: Embedder, C> {
     ground: Ground,
     /// How exact harvests have to be.
     pub exactness: Exactness,
+    /// How the library logs: where by D bits, whoever looks into a log collects them.
+    pub dirty_bits: DirtyBits,
     /// Called before each call to the library.
     pub before_call: fn(),
     /// Called after it.
@@ -84,7 +86,19 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         let (before_call, after_call): (fn(), fn()) = (|| (), || ());
         let model = Model::new(ground.shape(mmu.sub_page_form()));
         let (listening, exactness) = (BTreeMap::new(), Exactness::Exact);
-        Self { mmu, host, cpus, model, listening, ground, exactness, before_call, after_call }
+        let dirty_bits = DirtyBits::Unused;
+        Self {
+            mmu,
+            host,
+            cpus,
+            model,
+            listening,
+            ground,
+            exactness,
+            dirty_bits,
+            before_call,
+            after_call,
+        }
     }
 
     /// Does `op` to both.
@@ -144,6 +158,14 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         let answer = self.library(call);
         self.assert_untouched(&before);
         answer
+    }
+
+    /// Calls the library for a look into a log.
+    fn library_that_looks<T>(&mut self, call: impl FnOnce(&mut Self) -> T) -> T {
+        match self.dirty_bits {
+            DirtyBits::Unused => self.library_that_changes_no_entry(call),
+            DirtyBits::Scanned | DirtyBits::Logged => self.library(call),
+        }
     }
 
     /// Whether nothing was done to the tables since.

@@ -1,11 +1,11 @@
 //! A VM of the suite's hypervisor, a list of operations, and what the model says to it.
 
-use crate::hypervisor::{Hypervisor, OnRetry, Plenty, Rule, VirtualCpu};
+use crate::hypervisor::{Hypervisor, OnRetry, Plenty, Rule, Told, VirtualCpu};
 use crate::scene::{Ground, Op, Scene};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
-use vellum_mmu::{AccessedBits, Break, Config, Mmu, SubPageHardware};
+use vellum_mmu::{AccessedBits, Break, Config, DirtyBits, Mmu, SubPageHardware};
 use vellum_pte::{AddressSpace, Format};
 
 /// Three CPUs in normal memory, one in system management mode.
@@ -23,6 +23,10 @@ pub struct Setup {
     pub accessed: AccessedBits,
     /// Whether they have sub-page permissions, where the format has.
     pub sub_pages: SubPageHardware,
+    /// Whether the last one in normal memory was told of the tables of sub-pages.
+    pub told: Told,
+    /// Whether stores are logged by their D bits.
+    pub dirty_bits: DirtyBits,
     /// Whether they flush an address that was just opened.
     pub local_flushes: LocalFlushes,
     /// The shoot-down that does nothing; from 1 on.
@@ -47,7 +51,18 @@ impl Setup {
         let ground = Ground { grain: rule.backings.grain(), ..Ground::of_bits(address_bits) };
         let (accessed, sub_pages) = (AccessedBits::Set, SubPageHardware::Present);
         let (local_flushes, forgotten, broken) = (LocalFlushes::Made, None, None);
-        Self { ground, rule, accessed, sub_pages, local_flushes, forgotten, broken }
+        let (told, dirty_bits) = (Told::Yes, DirtyBits::Unused);
+        Self {
+            ground,
+            rule,
+            accessed,
+            sub_pages,
+            told,
+            dirty_bits,
+            local_flushes,
+            forgotten,
+            broken,
+        }
     }
 
     /// Does `ops`. How many shoot-downs that took.
@@ -74,6 +89,7 @@ impl Setup {
             address_bits: Some(self.ground.address_bits),
             accessed: self.accessed,
             sub_pages: self.sub_pages,
+            dirty_bits: self.dirty_bits,
             broken: self.broken,
             ..Config::default()
         };
@@ -86,9 +102,13 @@ impl Setup {
     ) -> Scene<'m, F, Hypervisor, VirtualCpu<'m, F, Plenty>> {
         let cpu = |(number, space)| {
             let cpu = VirtualCpu::new(mmu, number, space).expect("memory");
-            (space, cpu.that(OnRetry::GivesUp))
+            let told = if number == 2 { self.told } else { Told::Yes };
+            (space, cpu.that(OnRetry::GivesUp).told(told))
         };
-        Scene::new(mmu, mmu.embedder(), (0..).zip(SPACES).map(cpu).collect(), self.ground)
+        let cpus = (0..).zip(SPACES).map(cpu).collect();
+        let mut scene = Scene::new(mmu, mmu.embedder(), cpus, self.ground);
+        scene.dirty_bits = self.dirty_bits;
+        scene
     }
 }
 

@@ -129,6 +129,27 @@ fn partly(name: &'static str, op: Op, said: &'static str) -> Path {
     Path { said: vec![PASSES, said], ..path(name, SMALL, ops, said) }
 }
 
+/// After a write-protect-all another CPU remembers a leaf that asks the tables, and a store to the page
+/// beside it opens them: the last shoot-down makes the other forget.
+fn opening() -> Path {
+    let first = Op::SetMaps { space: 0, first: PAGE, flags: 0, maps: vec![NOT_SECOND; 101] };
+    let ops = vec![
+        Op::Activate,
+        create(LogMode::On),
+        store(0, PAGE),
+        first,
+        Op::Store { cpu: 0, page: PAGE, word: 16, value: 1 },
+        store(0, PAGE),
+        store(0, OTHER),
+        Op::TakeAll,
+        load(1, OTHER),
+        store(0, PAGE),
+        store(1, OTHER),
+        Op::Read(0),
+    ];
+    Path { said: vec![PASSES, LOST, LOST], ..path("opening over closed leaves", SMALL, ops, LOST) }
+}
+
 /// The ways of tables of sub-pages.
 fn paths_by_tables() -> Vec<Path> {
     let forget = Op::Forget { space: 0, first: PAGE, pages: 1 };
@@ -138,7 +159,7 @@ fn paths_by_tables() -> Vec<Path> {
         partly("clear of a restricted page", clear(), LOST),
         partly("forgetting a restricted page", forget, LOST),
         partly("harvest of a restricted page", Op::TakePages(0), LOST),
-        partly("write-protect-all over sub-pages", Op::TakeAll, LOST),
+        opening(),
         partly("move of a restricted page", change(Some(600), LogMode::On), PASSES),
         partly("deletion of a restricted page", Op::Delete(0), PASSES),
     ]

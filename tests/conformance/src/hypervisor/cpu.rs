@@ -54,10 +54,24 @@ pub enum By {
     Walk,
 }
 
+/// Whether a CPU was told where the tables of sub-page permissions are, if there are any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// It was.
+    Yes,
+    /// Not yet: it takes no notice of a leaf's bit 61.
+    NotYet,
+}
+
 /// A CPU, in one address space.
 pub trait Cpu {
     /// What it does where memory is being changed.
     fn on_retry(&self) -> OnRetry;
+
+    /// Whether it asks tables of sub-page permissions.
+    fn sub_pages(&self) -> Told {
+        Told::Yes
+    }
 
     /// The number by which the library's listeners know it.
     fn number(&self) -> u32;
@@ -148,6 +162,7 @@ pub struct VirtualCpu<'m, F: Format, M: Memory> {
     pub(super) space: AddressSpace,
     number: usize,
     on_retry: OnRetry,
+    pub(super) told: Told,
 }
 
 /// So many faults in a row for one access are too many.
@@ -184,13 +199,20 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
         number: usize,
         space: AddressSpace,
     ) -> Result<Self, vellum_mmu::OutOfMemory> {
-        Ok(Self { mmu, vcpu: mmu.vcpu()?, space, number, on_retry: OnRetry::Waits })
+        let (on_retry, told) = (OnRetry::Waits, Told::Yes);
+        Ok(Self { mmu, vcpu: mmu.vcpu()?, space, number, on_retry, told })
     }
 
     /// One that does so where memory is being changed.
     #[must_use]
     pub fn that(self, on_retry: OnRetry) -> Self {
         Self { on_retry, ..self }
+    }
+
+    /// One that was told so.
+    #[must_use]
+    pub fn told(self, told: Told) -> Self {
+        Self { told, ..self }
     }
 
     /// Does `act` to the frames behind the pages of an access: by the TLB if it can, else by the
@@ -281,6 +303,10 @@ pub(super) const fn is_arm<F: Format>() -> bool {
 impl<F: Format, M: Memory> Cpu for VirtualCpu<'_, F, M> {
     fn on_retry(&self) -> OnRetry {
         self.on_retry
+    }
+
+    fn sub_pages(&self) -> Told {
+        self.told
     }
 
     fn number(&self) -> u32 {

@@ -2,7 +2,7 @@
 //! and not from the library's spelling of it.
 
 use super::Memory;
-use super::cpu::{Stopped, VirtualCpu};
+use super::cpu::{Stopped, Told, VirtualCpu};
 use super::tlb::Tlb;
 use crate::parts::Part;
 use std::ops::Range;
@@ -18,7 +18,8 @@ impl<F: Format, M: Memory> VirtualCpu<'_, F, M> {
     /// is ignored.
     pub(super) fn ask_sub_pages(&self, tlb: &mut Tlb, part: Part) -> Result<(), Stopped> {
         let gfn = part.at.gfn();
-        let root = self.mmu.sub_page_root(self.space).ok_or(Stopped::Refused)?;
+        let root = self.mmu.sub_page_root(self.space).filter(|_| self.told == Told::Yes);
+        let root = root.ok_or(Stopped::Refused)?;
         let vector = match tlb.vector(self.space, gfn) {
             Some(vector) => vector,
             None => self.walk_sub_pages(tlb, root, gfn)?,

@@ -1,7 +1,7 @@
 //! Pages that are tracked or restricted: what becomes of a store, and who hears of it.
 
 use super::{Model, Refusal, Slot};
-use crate::hypervisor::{By, Way};
+use crate::hypervisor::{By, Told, Way};
 use crate::parts::{Part, parts};
 use std::collections::BTreeMap;
 use vellum_mmu::{
@@ -99,14 +99,14 @@ pub struct Attempt {
 impl Model {
     /// How a store will go that a processor tries, page by page.
     #[must_use]
-    pub fn attempt(&self, space: AddressSpace, at: Gpa, length: usize, by: By) -> Attempt {
+    pub fn attempt(&self, space: AddressSpace, all: Part, by: By, told: Told) -> Attempt {
         let mut opened = Vec::new();
-        for part in parts(at, length) {
+        for part in parts(all.at, all.length) {
             let gfn = part.at.gfn();
-            match self.attempt_part(space, part, by) {
+            match self.attempt_part(space, part, by, told) {
                 Ok(Meets::Nothing) => opened.push(gfn),
                 Ok(Meets::Tracking) => return Attempt { opened, end: Ok(Way::Emulated) },
-                Ok(Meets::DeniedPart) => {
+                Ok(Meets::RefusalOnceMapped) => {
                     opened.push(gfn);
                     return Attempt { opened, end: Ok(Way::Emulated) };
                 }
@@ -116,7 +116,13 @@ impl Model {
         Attempt { opened, end: Ok(Way::Direct) }
     }
 
-    fn attempt_part(&self, space: AddressSpace, part: Part, by: By) -> Result<Meets, Refusal> {
+    fn attempt_part(
+        &self,
+        space: AddressSpace,
+        part: Part,
+        by: By,
+        told: Told,
+    ) -> Result<Meets, Refusal> {
         let gfn = part.at.gfn();
         self.may_write(space, gfn)?;
         if let Some(denial) = self.first_denied(space, Part { length: 1, ..part }) {
@@ -129,7 +135,8 @@ impl Model {
         }
         self.may_store(space, gfn)?;
         let denied = self.first_denied(space, part).is_some();
-        Ok(if denied { Meets::DeniedPart } else { Meets::Nothing })
+        let refused = denied || restricted && told == Told::NotYet;
+        Ok(if refused { Meets::RefusalOnceMapped } else { Meets::Nothing })
     }
 
     /// Pages that were mapped for a store that was not made: they may be logged.
@@ -259,7 +266,7 @@ enum Meets {
     Nothing,
     /// That the page is not the processor's to write.
     Tracking,
-    /// That another part of the page than its first byte's is denied, which the processor finds out
-    /// once the page is mapped.
-    DeniedPart,
+    /// That another part of the page than its first byte's is denied, or that it knows of no table that
+    /// would say so: what the processor finds out once the page is mapped.
+    RefusalOnceMapped,
 }

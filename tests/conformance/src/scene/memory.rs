@@ -3,7 +3,7 @@
 use super::{Op, OutOfMemory, Scene};
 use crate::hypervisor::{By, Change, Cpu, Home, OnRetry, Refused, Way};
 use crate::model::{Accessed, Refusal, Retry};
-use crate::parts::parts;
+use crate::parts::{Part, parts};
 use std::ops::Range;
 use vellum_mmu::{Embedder, Origin, WriteError};
 use vellum_pte::{AddressSpace, Format, Gfn, Gpa, SlotId};
@@ -39,7 +39,8 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
     /// nobody.
     fn store(&mut self, cpu: usize, at: Gpa, bytes: &[u8], by: By) -> Result<(), OutOfMemory> {
         let space = self.cpus[cpu].0;
-        let attempt = self.model.attempt(space, at, bytes.len(), by);
+        let by_tables = self.cpus[cpu].1.sub_pages();
+        let attempt = self.model.attempt(space, Part { at, length: bytes.len() }, by, by_tables);
         if self.may_be_put_off(cpu, &attempt.opened) {
             return Ok(());
         }
@@ -55,10 +56,8 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
             }
             end => end,
         };
-        if let Some(way) = self.judge(place, &attempt.opened, stored, end)? {
-            if way == Way::Direct {
-                self.model.store(space, at, bytes);
-            }
+        if self.judge(place, &attempt.opened, stored, end)? == Some(Way::Direct) {
+            self.model.store(space, at, bytes);
         }
         Ok(())
     }

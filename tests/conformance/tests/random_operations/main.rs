@@ -7,13 +7,14 @@ mod strategies;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use strategies::{Hardware, Script, of_a_hypervisor, of_ports};
-use vellum_conformance::scene::{BoardMemory, Ground, Scene};
+use vellum_conformance::hypervisor::{Backings, Rule};
+use vellum_conformance::scene::{BoardMemory, Ground, Op, Scene};
 use vellum_conformance::script::{SPACES, Setup, objection};
 use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::Region;
-use vellum_mmu::Break;
+use vellum_mmu::{Break, DirtyBits, Initial, LogMode, SlotAccess};
 use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Npt, SlotId, Stage2};
 
 /// RAM for all slots that a scene can have, in both spaces, and no slot.
@@ -52,9 +53,9 @@ fn on_ports<F: WalkedFormat>((hardware, ops): &Script, broken: Option<Break>) {
 }
 
 fn on_the_hypervisor<F: Format>((hardware, ops): &Script, broken: Option<Break>) {
-    let Hardware { ground, rule, accessed, sub_pages, .. } = *hardware;
+    let Hardware { ground, rule, accessed, sub_pages, told, dirty_bits, .. } = *hardware;
     let sound = Setup::new(ground.address_bits, rule);
-    let setup = Setup { ground, accessed, sub_pages, broken, ..sound };
+    let setup = Setup { ground, accessed, sub_pages, told, dirty_bits, broken, ..sound };
     setup.run::<F>(ops);
 }
 
@@ -94,6 +95,27 @@ proptest! {
     fn a_hypervisor_with_stage_2_does_as_the_model(script in of_a_hypervisor::<Stage2>()) {
         prop_assert_eq!(objection(|| on_the_hypervisor::<Stage2>(&script, None)), None);
     }
+}
+
+/// What they found once.
+#[test]
+fn a_log_that_is_started_again_keeps_what_d_bits_say() {
+    let whole = Op::Create {
+        id: 0,
+        space: 0,
+        first: 0,
+        pages: 1001,
+        access: SlotAccess::ReadWrite,
+        log: LogMode::On,
+    };
+    let store = Op::Store { cpu: 0, page: 1, word: 0, value: 1 };
+    let start = Op::Start(0, Initial::Clean);
+    let ops = [whole, store.clone(), Op::TakeAll, store, start, Op::Read(0)];
+    let rule = Rule { backings: Backings::Small, skew: 0 };
+    let setup = |bits| Setup { dirty_bits: DirtyBits::Scanned, ..Setup::new(bits, rule) };
+    setup(48).run::<Ept>(&ops);
+    setup(48).run::<Npt>(&ops);
+    setup(40).run::<Stage2>(&ops);
 }
 
 /// How many scripts random operations get to find a bug.

@@ -2,12 +2,12 @@
 
 use crate::restrictions::{of_restrictions, store_bytes, walk};
 use proptest::prelude::*;
-use vellum_conformance::hypervisor::{Backings, Change, Rule};
+use vellum_conformance::hypervisor::{Backings, Change, Rule, Told};
 use vellum_conformance::scene::{Fixed, Ground, Op};
 use vellum_machine::PageSize;
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::AccessFlags;
-use vellum_mmu::{AccessedBits, Initial, LogMode, SlotAccess, SubPageHardware};
+use vellum_mmu::{AccessedBits, DirtyBits, Initial, LogMode, SlotAccess, SubPageHardware};
 use vellum_pte::{ClosedTable, Format, Npt};
 
 /// Where a script plays, and what happens.
@@ -21,6 +21,9 @@ pub(crate) struct Hardware {
     pub(crate) accessed: AccessedBits,
     pub(crate) shoot_down: ShootDown,
     pub(crate) sub_pages: SubPageHardware,
+    /// For the suite's hypervisor.
+    pub(crate) told: Told,
+    pub(crate) dirty_bits: DirtyBits,
 }
 
 impl Hardware {
@@ -96,10 +99,16 @@ fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
     let accessed = [vec![AccessedBits::Set; 3], accessed].concat();
     let shoot_down = prop::sample::select(vec![ShootDown::best(), ShootDown::Waiting]);
     let accessed = prop::sample::select(accessed);
-    let sub_pages =
-        prop_oneof![2 => Just(SubPageHardware::Present), 1 => Just(SubPageHardware::Absent)];
-    (prop::sample::select(bits), any::<bool>(), rule(), accessed, shoot_down, sub_pages).prop_map(
-        |(address_bits, across, rule, accessed, shoot_down, sub_pages)| {
+    let rarely = || prop::sample::select(vec![false, false, true]);
+    let rare = (rarely(), rarely(), rarely());
+    (prop::sample::select(bits), any::<bool>(), rule(), accessed, shoot_down, rare).prop_map(
+        |(address_bits, across, rule, accessed, shoot_down, rare)| {
+            let (without, untold, by_bits) = rare;
+            let sub_pages =
+                if without { SubPageHardware::Absent } else { SubPageHardware::Present };
+            let told = if untold { Told::NotYet } else { Told::Yes };
+            let by_bits = by_bits && accessed == AccessedBits::Set;
+            let dirty_bits = if by_bits { DirtyBits::Scanned } else { DirtyBits::Unused };
             let grain = rule.backings.grain();
             let boundary = if address_bits > 39 { FAR } else { 3 * HUGE };
             let ground = Ground { grain, ..Ground::of_bits(address_bits) };
@@ -110,7 +119,7 @@ fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
                 (_, true) => Ground { base: boundary - BEFORE, ..ground },
                 _ => ground,
             };
-            Hardware { ground, rule, accessed, shoot_down, sub_pages }
+            Hardware { ground, rule, accessed, shoot_down, sub_pages, told, dirty_bits }
         },
     )
 }
