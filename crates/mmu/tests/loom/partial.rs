@@ -82,16 +82,17 @@ fn sub_page_tables_that_open_over_old_leaves_lose_a_write() {
     must_object(Break::OpenOverLeaves, [by_protect_all]);
 }
 
-/// Write-protect-all has closed the tables of pages and is about to close those of sub-pages, a
-/// push-down settles the leaves, and a log starts that goes by their writable set.
-fn settle_against_start(plan: Plan) {
+/// Write-protect-all is under way, a push-down settles the leaves, and a log starts that goes by
+/// their writable set.
+fn settle_against_start(plan: Plan, neighbour: SubPageMap) {
     let world = restricted(plan, Shape::Flat);
+    world.restrict(1, neighbour);
     store(&world, 0, 0, 1);
     world.map(1);
     world.take();
     let (other, guest) = (world.clone(), world.clone());
     let other = thread::spawn(move || other.mmu.write_protect_all());
-    let guest = thread::spawn(move || guest.store(1, 1, 2));
+    let guest = thread::spawn(move || store(&guest, 1, 1, 2));
     world.begin();
     world.mmu.start_log(SLOT, Initial::Clean).expect("it is on");
     let copied = Copied::whole(&world);
@@ -101,9 +102,17 @@ fn settle_against_start(plan: Plan) {
     copied.finish(&world, Protect::Pages);
 }
 
+fn settled_from_above(plan: Plan) {
+    settle_against_start(plan, SubPageMap::ALL);
+}
+
+fn settled_by_a_miss(plan: Plan) {
+    settle_against_start(plan, FIRST);
+}
+
 #[test]
 fn a_log_that_starts_during_a_settle_misses_no_permitted_store() {
-    explore_bounded(PREEMPTIONS_OF_MANY, [settle_against_start]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [settled_from_above, settled_by_a_miss]);
 }
 
 /// Protection has come over two pages. One vCPU has looked at its page since, another's store opens
