@@ -261,6 +261,30 @@ fn maps_go_along_when_a_slot_moves_and_go_with_it() {
     everywhere!(moving_slots);
 }
 
+/// The processor's tables are there already where the slot comes to, for its new neighbour's sake. They
+/// must say at once what they did not: a store that the map permits is then the processor's own.
+#[test]
+fn tables_that_are_there_learn_of_a_slot_that_comes_with_its_maps() {
+    let board = board::<Ept>(PageSize::Small, SubPageHardware::Present);
+    board.mmu().activate_sub_pages().expect("memory");
+    let mut port = board.port().expect("memory");
+    let map = SubPageMap::new(!1);
+    set(&board, END - 1, &[map]);
+    assert_eq!(port.store(at(END - 1, 128), Width::Byte, 1), Ok(()), "which makes the tables");
+    set(&board, SLOTS[1].0, &[map; 2]);
+    let place = |first| GfnRange::new(Gfn::new(first), SLOTS[1].1).expect("in range");
+    let here = SlotSpec::new(SlotId(1), SPACE, place(SLOTS[1].0));
+    assert_eq!(END / 512, (END + 1) / 512, "one table for both");
+    board.mmu().change_slot(SlotSpec { range: place(END), ..here }).expect("the place is free");
+    let mut direct = |page, offset| port.store(at(page, offset), Width::Byte, 1);
+    for page in [END, END + 1] {
+        let denial = Denial { gpa: at(page, 0), map };
+        assert_eq!(direct(page, 0), Err(BusError::Denied(denial)));
+        assert_eq!(direct(page, 128), Ok(()));
+    }
+    assert_eq!([direct(END + 2, 0), direct(END - 1, 128)], [Ok(()); 2]);
+}
+
 fn nothing_to_restrict<F: WalkedFormat>(board: &Board<F>, port: &mut Port<'_, F>) {
     let before = board.mmu().counters();
     set(board, 1536, &[SubPageMap::ALL; 512]);

@@ -46,7 +46,7 @@ fn a_listener_of_a_vm_that_goes_goes_with_it() {
 struct Slow {
     entered: mpsc::Sender<()>,
     go_on: Mutex<mpsc::Receiver<()>>,
-    finished: Arc<AtomicBool>,
+    finished: AtomicBool,
     dropped: Arc<Mutex<Vec<bool>>>,
 }
 
@@ -60,6 +60,8 @@ impl WriteListener<Ept, Hypervisor> for Slow {
 
 impl Drop for Slow {
     fn drop(&mut self) {
+        // As long as it takes for somebody else to notice.
+        let_others_run();
         locked(&self.dropped).push(self.finished.load(Ordering::Acquire));
     }
 }
@@ -68,17 +70,16 @@ impl Drop for Slow {
 struct Reins {
     entered: mpsc::Receiver<()>,
     go_on: mpsc::Sender<()>,
-    finished: Arc<AtomicBool>,
     dropped: Arc<Mutex<Vec<bool>>>,
 }
 
 fn slow() -> (Arc<Slow>, Reins) {
     let (entering, entered) = mpsc::channel();
     let (go_on, waiting) = mpsc::channel();
-    let (finished, dropped) = (Arc::default(), Arc::default());
-    let reins =
-        Reins { entered, go_on, finished: Arc::clone(&finished), dropped: Arc::clone(&dropped) };
-    (Arc::new(Slow { entered: entering, go_on: Mutex::new(waiting), finished, dropped }), reins)
+    let dropped = Arc::<Mutex<Vec<bool>>>::default();
+    let reins = Reins { entered, go_on, dropped: Arc::clone(&dropped) };
+    let (go_on, finished) = (Mutex::new(waiting), AtomicBool::new(false));
+    (Arc::new(Slow { entered: entering, go_on, finished, dropped }), reins)
 }
 
 /// Gives other threads every chance.
@@ -103,29 +104,31 @@ fn dropping_a_registration_waits_for_nobody_and_the_listener_outlives_its_last_c
     assert_eq!(*locked(&reins.dropped), [true], "once, after its call");
 }
 
-/// Whether unregistering returns before a call that is under way has come to its end.
+/// Whether unregistering returns before a call that is under way has come to its end, and the library
+/// has let go of the listener.
 fn returns_early(config: Config, patience: impl Fn(&AtomicBool)) -> bool {
     let mmu = board_with(config);
     let (listener, reins) = slow();
     let registration = Mmu::listen(&*mmu, listener).expect("memory");
-    let (returned, finished) = (AtomicBool::new(false), reins.finished.clone());
+    let returned = AtomicBool::new(false);
+    let Reins { entered, go_on, dropped } = reins;
     thread::scope(|scope| {
         scope.spawn(|| write(&mmu, at(PAGE, 0), &[1]));
-        reins.entered.recv().expect("it is called");
+        entered.recv().expect("it is called");
         let leaving = scope.spawn(|| {
             registration.unregister();
-            let over = finished.load(Ordering::Acquire);
+            let over = *locked(&dropped) == [true];
             returned.store(true, Ordering::Release);
             !over
         });
         patience(&returned);
-        reins.go_on.send(()).expect("it waits");
+        go_on.send(()).expect("it waits");
         leaving.join().expect("no panic")
     })
 }
 
 #[test]
-fn unregistering_returns_when_no_call_is_under_way() {
+fn unregistering_returns_when_the_last_call_is_over_and_the_listener_is_let_go() {
     assert!(!returns_early(Config::default(), |_| let_others_run()));
     // The control: a library that does not wait is found out.
     let broken = Config { broken: Some(Break::LeaveUnderCall), ..Config::default() };
