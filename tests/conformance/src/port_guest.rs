@@ -12,7 +12,7 @@ use vellum_machine::emulation::EmulatedStore;
 use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::WalkedFormat;
-use vellum_machine::{PageSize, RAM_BASE};
+use vellum_machine::{Logging, PageSize, RAM_BASE};
 use vellum_memory::guest::{Bytes, GuestAddress};
 use vellum_mmu::Break;
 use vellum_pte::{Gpa, PAGE_SIZE};
@@ -92,6 +92,7 @@ impl<F: WalkedFormat> Backend for Ports<F> {
             shoot_down: self.shoot_down,
             pages: self.pages,
             sub_pages: self.sub_pages,
+            logging: Logging::of(self.track),
             broken: self.broken,
             ..BoardConfig::with_memory(PAGES * PAGE_SIZE).expect("it fits an address")
         };

@@ -15,7 +15,7 @@ use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::machine::{Machine, MachineConfig, Status};
 use vellum_machine::vcpu::Reg;
 use vellum_machine::walker::WalkedFormat;
-use vellum_machine::{PageSize, RAM_BASE};
+use vellum_machine::{Logging, PageSize, RAM_BASE};
 use vellum_memory::guest::{Bytes, GuestAddress};
 use vellum_mmu::Break;
 use vellum_pte::{Gpa, PAGE_SIZE};
@@ -93,6 +93,7 @@ impl<F: WalkedFormat> Backend for Harts<F> {
         config.broken = self.broken;
         config.pages = self.pages;
         config.sub_pages = self.sub_pages;
+        config.logging = Logging::of(self.track);
         let mute = Box::new(|_: &[u8]| {});
         let machine = Machine::new(&config, &program(), mute).expect("sparse memory is to be had");
         let vcpus = plan.vcpus as u64;

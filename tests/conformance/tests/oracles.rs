@@ -131,6 +131,31 @@ fn rv64_guests_with_tracked_and_restricted_pages_pass_both_oracles() {
     }
 }
 
+fn pass_both<B: Backend>(backend: &B) {
+    passes(stopped, backend);
+    passes(running, backend);
+}
+
+#[test]
+fn ports_that_log_by_d_bits_or_rings_pass_both_oracles() {
+    const SPP: SubPageHardware = SubPageHardware::Present;
+    for track in [Track::DirtyBits, Track::Ring] {
+        pass_both(&Ports::<Ept>::new(track).restricted(SPP));
+        pass_both(&Ports::<Npt>::new(track).over(PageSize::Huge2M));
+        pass_both(&Ports::<Stage2>::new(track).restricted(SPP));
+    }
+    pass_both(&Ports::<Ept>::new(Track::Pml).restricted(SPP));
+    pass_both(&Ports::<Ept>::new(Track::Pml).over(PageSize::Huge2M));
+}
+
+#[test]
+fn rv64_guests_that_log_by_d_bits_or_rings_pass_both_oracles() {
+    const SPP: SubPageHardware = SubPageHardware::Present;
+    pass_both(&Harts::<Ept>::new(Track::Pml).restricted(SPP));
+    pass_both(&Harts::<Npt>::new(Track::DirtyBits).restricted(SPP));
+    pass_both(&Harts::<Stage2>::new(Track::Ring).restricted(SPP));
+}
+
 /// How many seeds an oracle gets to find a bug.
 const TRIES: u64 = 40;
 
