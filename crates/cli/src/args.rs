@@ -215,7 +215,7 @@ pub(crate) struct Bench {
     /// What to measure
     #[command(subcommand)]
     pub(crate) bench: BenchName,
-    /// How much guest memory protect-all works on, and how much log splits
+    /// How much guest memory protect-all and round work on, and how much log splits
     #[arg(long, global = true, value_name = "SIZE", default_value = "3G")]
     pub(crate) memory: Size,
     /// Print one JSON object instead of the table
@@ -231,6 +231,10 @@ pub(crate) enum BenchName {
     Fault,
     /// Starting a log on huge leaves, splitting them, and getting them back
     Log,
+    /// A whole round: harvest, protect, rewrite everything, by each way of tracking
+    Round,
+    /// Taking pages back out of a dirty ring: each by itself against write-protect-all
+    RingReset,
     /// Memory for tracked pages and for maps of sub-pages
     Metadata {
         /// How large the memslot is: by default 39 bits

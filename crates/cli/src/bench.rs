@@ -8,6 +8,8 @@ mod log;
 mod metadata;
 mod protect_all;
 mod result;
+mod ring_reset;
+mod round;
 mod sample;
 mod storing;
 
@@ -24,6 +26,8 @@ pub(crate) fn run(args: &Bench) -> Result<End, Failure> {
         BenchName::ProtectAll => protect_all::run(args.memory),
         BenchName::Fault => fault::run(),
         BenchName::Log => log::run(args.memory),
+        BenchName::Round => round::run(args.memory),
+        BenchName::RingReset => ring_reset::run(args.memory),
         BenchName::Metadata { slot } => metadata::run(slot),
     }?;
     let text = if args.json { result.json() + "\n" } else { result.table() };

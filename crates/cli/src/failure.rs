@@ -14,8 +14,8 @@ use vellum_machine::machine::MachineError;
 use vellum_machine::port::PortError;
 use vellum_migrate::ListenError;
 use vellum_mmu::{
-    ActivateError, EnableTrackingError, LogError, OutOfMemory, Outcome, SplitError, SubPageError,
-    TrackError,
+    ActivateError, ClearError, EnableTrackingError, LogError, OutOfMemory, Outcome, SplitError,
+    SubPageError, TrackError,
 };
 
 /// Why a command could not be begun, and the way out where there is one.
@@ -135,6 +135,9 @@ pub(crate) enum Failure {
     /// The dirty log cannot be used.
     #[error("the dirty log failed: {0}")]
     Log(#[from] LogError),
+    /// A board's log cannot be used.
+    #[error("the dirty log failed: {0}")]
+    BoardLog(#[from] ClearError),
     /// Huge leaves cannot be split.
     #[error("the huge leaves cannot be split: {0}")]
     Split(#[from] SplitError),

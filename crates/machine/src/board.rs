@@ -102,7 +102,7 @@ impl<F: WalkedFormat> Board<F> {
         if pages_are_logged && F::Walker::PAGE_LOG == PageLogging::Absent {
             return Err(BoardError::NoPageLog(F::NAME));
         }
-        let reaped = config.logging.ring.map(|_| Reaped::new(&layout));
+        let reaped = config.logging.ring.map(|_| Reaped::new(&layout, config.logging.again));
         let embedder = BoardEmbedder::new(ram, Frames::new(config.frame_limit), hub, reaped);
         let address_bits = config.address_bits.unwrap_or_else(|| address_bits::<F>(&layout));
         let mmu = Mmu::<F, _>::new(embedder, mmu_config(config, address_bits))?;

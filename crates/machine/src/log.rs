@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::walker::WalkedFormat;
 use core::ops::Range;
 use vellum_memory::{DirtySource, Layout, PageSet, Region, RegionSet};
-use vellum_mmu::{Again, ClearError, ClearRange, Initial, LogError, Protect};
+use vellum_mmu::{ClearError, ClearRange, Initial, LogError, Protect};
 use vellum_pte::{GfnRange, SlotId};
 
 /// How the log is kept.
@@ -64,7 +64,7 @@ impl<'b, F: WalkedFormat> BoardLog<'b, F> {
     /// Empties every ring into `round`. Bitmaps have what rings had no room for.
     fn reap(&self, round: &mut PageSet) {
         if let Some(reaped) = self.board.embedder().reaped() {
-            reaped.take(self.board.mmu(), Again::Pages, round);
+            reaped.take(self.board.mmu(), round);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What of a board logs its guest's writes.
 
 use crate::log::Track;
-use vellum_mmu::{DirtyBits, RingSize};
+use vellum_mmu::{Again, DirtyBits, RingSize};
 
 /// What logs writes, beside faults.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,12 +10,14 @@ pub struct Logging {
     pub dirty_bits: DirtyBits,
     /// Whether each port has a dirty ring, and how large.
     pub ring: Option<RingSize>,
+    /// How stores to pages that were taken out of rings are made to fault again.
+    pub again: Again,
 }
 
 impl Default for Logging {
     /// Nothing: pages are write-protected, and slots have bitmaps.
     fn default() -> Self {
-        Self { dirty_bits: DirtyBits::Unused, ring: None }
+        Self { dirty_bits: DirtyBits::Unused, ring: None, again: Again::Pages }
     }
 }
 
@@ -29,7 +31,7 @@ impl Logging {
     /// Never: the ring's size is one.
     #[must_use]
     pub fn of(track: Track) -> Self {
-        let logging = |dirty_bits| Self { dirty_bits, ring: None };
+        let logging = |dirty_bits| Self { dirty_bits, ..Self::default() };
         match track {
             Track::PerPage | Track::ProtectAll | Track::Manual => Self::default(),
             Track::DirtyBits => logging(DirtyBits::Scanned),

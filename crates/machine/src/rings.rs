@@ -13,12 +13,13 @@ use vellum_pte::SlotId;
 pub(crate) struct Reaped {
     pages: Mutex<PageSet>,
     slots: Vec<SlotId>,
+    again: Again,
 }
 
 impl Reaped {
-    pub(crate) fn new(layout: &Layout) -> Self {
+    pub(crate) fn new(layout: &Layout, again: Again) -> Self {
         let slots = layout.regions().iter().map(|region| region.slot).collect();
-        Self { pages: Mutex::new(PageSet::new(layout)), slots }
+        Self { pages: Mutex::new(PageSet::new(layout)), slots, again }
     }
 
     fn lock(&self) -> MutexGuard<'_, PageSet> {
@@ -27,41 +28,31 @@ impl Reaped {
 
     /// Empties the rings: first all entries are copied, then they are given back and their pages
     /// protected. Whoever comes meanwhile waits, and finds the rings empty.
-    pub(crate) fn reap<F: WalkedFormat>(&self, mmu: &Mmu<F, BoardEmbedder>, again: Again) {
-        self.reap_into(&mut self.lock(), mmu, again);
+    pub(crate) fn reap<F: WalkedFormat>(&self, mmu: &Mmu<F, BoardEmbedder>) {
+        self.reap_into(&mut self.lock(), mmu);
     }
 
-    fn reap_into<F: WalkedFormat>(
-        &self,
-        pages: &mut PageSet,
-        mmu: &Mmu<F, BoardEmbedder>,
-        again: Again,
-    ) {
+    fn reap_into<F: WalkedFormat>(&self, pages: &mut PageSet, mmu: &Mmu<F, BoardEmbedder>) {
         mmu.harvest_rings(|RingPage { slot, page }| {
             if let Some(place) = self.slots.iter().position(|other| *other == slot) {
                 // A page past the end is none.
                 pages.regions_mut()[place].insert_word(page / 64, 1 << (page % 64));
             }
         });
-        mmu.reset_rings(again);
+        mmu.reset_rings(self.again);
     }
 
     /// Empties the rings and forgets what was in them.
     pub(crate) fn forget<F: WalkedFormat>(&self, mmu: &Mmu<F, BoardEmbedder>) {
         let mut pages = self.lock();
-        self.reap_into(&mut pages, mmu, Again::Pages);
+        self.reap_into(&mut pages, mmu);
         pages.clear();
     }
 
     /// Hands over all that was ever in the rings.
-    pub(crate) fn take<F: WalkedFormat>(
-        &self,
-        mmu: &Mmu<F, BoardEmbedder>,
-        again: Again,
-        round: &mut PageSet,
-    ) {
+    pub(crate) fn take<F: WalkedFormat>(&self, mmu: &Mmu<F, BoardEmbedder>, round: &mut PageSet) {
         let mut pages = self.lock();
-        self.reap_into(&mut pages, mmu, again);
+        self.reap_into(&mut pages, mmu);
         round.merge(&pages);
         pages.clear();
     }

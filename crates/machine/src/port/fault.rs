@@ -10,7 +10,7 @@ use crate::page_log::SharedPageLog;
 use crate::walker::{
     AfterFault, Request, SetsDirty, SppFailure, Translation, Violation, Walk, WalkedFormat, walk,
 };
-use vellum_mmu::{Access, Again, Outcome};
+use vellum_mmu::{Access, Outcome};
 use vellum_pte::{Gfn, Gpa, SubPageEvent};
 
 /// What came of looking an address up: the walk's end, and its epoch.
@@ -104,7 +104,7 @@ impl<F: WalkedFormat> Port<'_, F> {
     fn wait_for_room(&mut self) {
         while self.vcpu.may_enter().is_err() {
             if let Some(reaped) = self.mmu.embedder().reaped() {
-                reaped.reap(self.mmu, Again::Pages);
+                reaped.reap(self.mmu);
             }
         }
     }

@@ -1,0 +1,143 @@
+//! One whole round: harvest and protect, then rewrite everything. Each way of tracking against none, on
+//! the same ports.
+
+use super::result::{BenchResult, Target};
+use super::sample::{Sample, in_turns, time};
+use super::{announce, page_at};
+use crate::failure::Failure;
+use crate::quantity::Size;
+use crate::track::name;
+use std::cell::RefCell;
+use std::time::Duration;
+use vellum_machine::Logging;
+use vellum_machine::board::{Board, BoardConfig};
+use vellum_machine::bus::{Bus, Width};
+use vellum_machine::log::{BoardLog, Track};
+use vellum_machine::port::Port;
+use vellum_memory::{DirtySource, PageSet};
+use vellum_pte::Ept;
+
+/// How often each way is timed.
+const PAIRS: usize = 7;
+
+const WAYS: [Track; 6] =
+    [Track::PerPage, Track::ProtectAll, Track::Manual, Track::DirtyBits, Track::Pml, Track::Ring];
+
+pub(super) fn run(memory: Size) -> Result<BenchResult, Failure> {
+    let mut result = BenchResult::new("round");
+    result.parameter("memory", memory.bytes());
+    let untracked = board(memory.bytes(), Logging::default())?;
+    for track in WAYS {
+        let tracked = board(memory.bytes(), Logging::of(track))?;
+        for vcpus in [1, 2] {
+            measure(&untracked, &tracked, track, vcpus, &mut result)?;
+        }
+    }
+    Ok(result)
+}
+
+fn board(bytes: u64, logging: Logging) -> Result<Board<Ept>, Failure> {
+    let config = BoardConfig::with_memory(bytes).ok_or(Failure::TooMuchMemory(bytes))?;
+    Ok(Board::new(&BoardConfig { logging, ..config })?)
+}
+
+fn measure(
+    untracked: &Board<Ept>,
+    tracked: &Board<Ept>,
+    track: Track,
+    vcpus: u64,
+    result: &mut BenchResult,
+) -> Result<(), Failure> {
+    let setting = format!("{}, {vcpus} vCPU", name(track));
+    announce(&setting);
+    let mut plain = Rig::new(untracked, vcpus)?;
+    let rig = RefCell::new(Rig::new(tracked, vcpus)?);
+    let mut log = BoardLog::new(tracked, track);
+    log.start()?;
+    let [none, ours] = in_turns(
+        PAIRS,
+        || plain.rewrite(),
+        || {
+            let rig = &mut rig.borrow_mut();
+            let harvest = rig.harvest(&mut log)?;
+            Ok(harvest + rig.rewrite()?)
+        },
+    )?;
+    log.stop()?;
+    let pages = tracked.layout().pages();
+    let (none, ours) = (Sample::of(&none, pages), Sample::of(&ours, pages));
+    let (against, each) = (ours.median / none.median, ours.median);
+    result.sample(format!("{vcpus} vCPU, untracked, a page"), none);
+    result.sample(format!("{setting}, a page"), ours);
+    result.ratio(format!("{setting}: against untracked"), against);
+    marks(result, track, vcpus, each, against);
+    Ok(())
+}
+
+fn marks(result: &mut BenchResult, track: Track, vcpus: u64, each: f64, against: f64) {
+    let setting = format!("{}, {vcpus} vCPU", name(track));
+    match track {
+        Track::PerPage | Track::ProtectAll => {
+            let bound = if vcpus == 1 { 60.0 } else { 32.0 };
+            result.mark(format!("{setting}: ns a page"), Target::AtMost(bound), each);
+        }
+        Track::DirtyBits | Track::Pml => {
+            result.mark(format!("{setting}: against untracked"), Target::AtMost(1.3), against);
+        }
+        Track::Manual | Track::Ring => {}
+    }
+}
+
+/// Ports that rewrite all of a board's memory, each its part.
+struct Rig<'b> {
+    ports: Vec<Port<'b, Ept>>,
+    round: PageSet,
+    pages: u64,
+}
+
+impl<'b> Rig<'b> {
+    fn new(board: &'b Board<Ept>, vcpus: u64) -> Result<Self, Failure> {
+        let ports = (0..vcpus).map(|_| board.port()).collect::<Result<_, _>>()?;
+        let (round, pages) = (PageSet::new(board.layout()), board.layout().pages());
+        let mut this = Self { ports, round, pages };
+        this.rewrite()?;
+        Ok(this)
+    }
+
+    /// How long it takes until every page that was written is known and its next store heard of.
+    fn harvest(&mut self, log: &mut BoardLog<'_, Ept>) -> Result<Duration, Failure> {
+        self.round.clear();
+        let resting: Vec<_> = self.ports.iter_mut().map(Port::rest).collect();
+        let (collected, elapsed) = time(|| {
+            log.collect(&mut self.round)?;
+            let range = log.layout().regions()[0].range;
+            log.protect(0, range, &mut self.round)
+        });
+        drop(resting);
+        collected?;
+        Ok(elapsed)
+    }
+
+    /// One store to every page.
+    fn rewrite(&mut self) -> Result<Duration, Failure> {
+        let (pages, vcpus) = (self.pages, self.ports.len() as u64);
+        let parts = self.ports.iter_mut().zip(0..);
+        let (stored, elapsed) = time(|| {
+            std::thread::scope(|scope| {
+                let storing: Vec<_> = parts
+                    .map(|(port, part)| {
+                        let range = pages * part / vcpus..pages * (part + 1) / vcpus;
+                        scope.spawn(move || {
+                            range
+                                .into_iter()
+                                .try_for_each(|page| port.store(page_at(page), Width::Double, page))
+                        })
+                    })
+                    .collect();
+                storing.into_iter().try_for_each(|vcpu| vcpu.join().unwrap_or(Ok(())))
+            })
+        });
+        stored?;
+        Ok(elapsed)
+    }
+}
