@@ -17,6 +17,7 @@ struct PageLog {
 }
 
 impl PageLog {
+    #[expect(clippy::cast_possible_truncation, reason = "it has a few hundred entries")]
     const LAST: u16 = ENTRIES as u16 - 1;
 
     fn is_full(&self) -> bool {

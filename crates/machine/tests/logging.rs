@@ -4,7 +4,9 @@
 #[macro_use]
 mod storm;
 
-use storm::{at, config, lost_pages, storm_loses_nothing};
+#[cfg(feature = "breaks")]
+use storm::lost_pages;
+use storm::{at, config, storm_loses_nothing};
 use vellum_machine::Logging;
 use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::bus::{Bus, Width};
