@@ -9,7 +9,9 @@ use vellum_conformance::hypervisor::{
 };
 use vellum_conformance::model::Stays;
 use vellum_conformance::scene::{Exactness, Ground, Op, OutOfMemory, Scene};
-use vellum_mmu::{AccessedBits, Config, Initial, LogMode, Mmu, SlotAccess, SubPageHardware};
+use vellum_mmu::{
+    AccessedBits, Config, DirtyBits, Initial, LogMode, Mmu, SlotAccess, SubPageHardware,
+};
 use vellum_pte::{AddressSpace, Ept, Format, Npt, Stage2};
 
 /// The system's allocator, until the count of this thread ends.
@@ -250,17 +252,19 @@ struct Hardware {
     address_bits: u32,
     backings: Backings,
     accessed: AccessedBits,
+    dirty_bits: DirtyBits,
 }
 
 /// How often the scenario was told that there is no memory.
 fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
-    let Hardware { address_bits, backings, accessed } = hardware;
+    let Hardware { address_bits, backings, accessed, dirty_bits } = hardware;
     let sub_pages = SubPageHardware::Present;
     let config = Config {
         spaces: 2,
         address_bits: Some(address_bits),
         accessed,
         sub_pages,
+        dirty_bits,
         ..Config::default()
     };
     let rule = Rule { backings, skew: 1 << 18 };
@@ -276,6 +280,7 @@ fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
     let ground = Ground { grain: backings.grain(), ..Ground::of_bits(address_bits) };
     let mut scene = Scene::new(&mmu, mmu.embedder(), (0..CPUS).map(cpu).collect(), ground);
     scene.exactness = exactness;
+    scene.dirty_bits = dirty_bits;
     scene.before_call = || WHOSE.set(Whose::Library);
     scene.after_call = || WHOSE.set(Whose::Suite);
     let mut told = 0;
@@ -290,9 +295,16 @@ fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
 }
 
 fn survives_every_failure<F: Format>(address_bits: u32, accessed: AccessedBits) {
+    let dirty_bits = DirtyBits::Unused;
     for backings in [Backings::Small, Backings::Large] {
-        survives_each::<F>(Hardware { address_bits, backings, accessed });
+        survives_each::<F>(Hardware { address_bits, backings, accessed, dirty_bits });
     }
+}
+
+fn survives_every_failure_by_dirty_bits<F: Format>(address_bits: u32) {
+    let (backings, accessed) = (Backings::Large, AccessedBits::Set);
+    let dirty_bits = DirtyBits::Scanned;
+    survives_each::<F>(Hardware { address_bits, backings, accessed, dirty_bits });
 }
 
 fn survives_each<F: Format>(hardware: Hardware) {
@@ -317,10 +329,12 @@ fn survives_each<F: Format>(hardware: Hardware) {
 fn no_failed_allocation_loses_anything_on_x86() {
     survives_every_failure::<Ept>(48, AccessedBits::NotSet);
     survives_every_failure::<Npt>(48, AccessedBits::Set);
+    survives_every_failure_by_dirty_bits::<Ept>(48);
 }
 
 #[test]
 fn no_failed_allocation_loses_anything_on_arm() {
     survives_every_failure::<Stage2>(40, AccessedBits::Set);
     survives_every_failure::<Stage2>(36, AccessedBits::NotSet);
+    survives_every_failure_by_dirty_bits::<Stage2>(40);
 }

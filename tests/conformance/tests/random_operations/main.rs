@@ -10,6 +10,7 @@ use strategies::{Hardware, Script, of_a_hypervisor, of_ports};
 use vellum_conformance::hypervisor::{Backings, Rule};
 use vellum_conformance::scene::{BoardMemory, Ground, Op, Scene};
 use vellum_conformance::script::{SPACES, Setup, objection};
+use vellum_machine::Logging;
 use vellum_machine::board::{Board, BoardConfig};
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
@@ -27,6 +28,7 @@ fn board<F: WalkedFormat>(hardware: Hardware, broken: Option<Break>) -> Board<F>
         address_bits: Some(address_bits),
         pages: hardware.page_size(),
         sub_pages: hardware.sub_pages,
+        logging: Logging { dirty_bits: hardware.dirty_bits, ring: None },
         flags: hardware.flags(),
         shoot_down: hardware.shoot_down,
         broken,
@@ -48,6 +50,7 @@ fn on_ports<F: WalkedFormat>((hardware, ops): &Script, broken: Option<Break>) {
     let memory = BoardMemory::new(&board);
     let cpus = SPACES.map(|space| port(&board, space)).into();
     let mut scene = Scene::new(board.mmu(), &memory, cpus, hardware.ground);
+    scene.dirty_bits = hardware.dirty_bits;
     ops.iter().for_each(|op| scene.apply(op).expect("there is memory"));
     scene.finish();
 }

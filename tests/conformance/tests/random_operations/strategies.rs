@@ -8,7 +8,7 @@ use vellum_machine::PageSize;
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::AccessFlags;
 use vellum_mmu::{AccessedBits, DirtyBits, Initial, LogMode, SlotAccess, SubPageHardware};
-use vellum_pte::{ClosedTable, Format, Npt};
+use vellum_pte::{ClosedTable, Ept, Format, Npt};
 
 /// Where a script plays, and what happens.
 pub(crate) type Script = (Hardware, Vec<Op>);
@@ -21,7 +21,7 @@ pub(crate) struct Hardware {
     pub(crate) accessed: AccessedBits,
     pub(crate) shoot_down: ShootDown,
     pub(crate) sub_pages: SubPageHardware,
-    /// For the suite's hypervisor.
+    /// Of the suite's hypervisor.
     pub(crate) told: Told,
     pub(crate) dirty_bits: DirtyBits,
 }
@@ -78,7 +78,7 @@ pub(crate) fn of_a_hypervisor<F: Format>() -> BoxedStrategy<Script> {
 
 fn script<F: Format>(on: On) -> BoxedStrategy<Script> {
     let with_ops = move |hardware: Hardware| (Just(hardware), ops(hardware.ground, on));
-    hardware::<F>().prop_flat_map(with_ops).boxed()
+    hardware::<F>(on).prop_flat_map(with_ops).boxed()
 }
 
 /// Pages of an entry at the level of 2 MiB, 1 GiB and 512 GiB.
@@ -90,7 +90,7 @@ const FAR: u64 = 1 << 27;
 const BEFORE: u64 = 987;
 
 /// Tables of each kind of root, and ground where root tables, or tables below the root, meet.
-fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
+fn hardware<F: Format>(on: On) -> impl Strategy<Value = Hardware> {
     let concatenates = matches!(F::CLOSED_TABLE, ClosedTable::Parked);
     let bits = if concatenates { vec![32, 36, 40, 48] } else { vec![48] };
     // AMD's processors always set A and D.
@@ -100,15 +100,15 @@ fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
     let shoot_down = prop::sample::select(vec![ShootDown::best(), ShootDown::Waiting]);
     let accessed = prop::sample::select(accessed);
     let rarely = || prop::sample::select(vec![false, false, true]);
-    let rare = (rarely(), rarely(), rarely());
+    let rare = (rarely(), rarely(), dirty_bits::<F>(on));
     (prop::sample::select(bits), any::<bool>(), rule(), accessed, shoot_down, rare).prop_map(
         |(address_bits, across, rule, accessed, shoot_down, rare)| {
-            let (without, untold, by_bits) = rare;
+            let (without, untold, dirty_bits) = rare;
             let sub_pages =
                 if without { SubPageHardware::Absent } else { SubPageHardware::Present };
             let told = if untold { Told::NotYet } else { Told::Yes };
-            let by_bits = by_bits && accessed == AccessedBits::Set;
-            let dirty_bits = if by_bits { DirtyBits::Scanned } else { DirtyBits::Unused };
+            let sets = accessed == AccessedBits::Set;
+            let dirty_bits = if sets { dirty_bits } else { DirtyBits::Unused };
             let grain = rule.backings.grain();
             let boundary = if address_bits > 39 { FAR } else { 3 * HUGE };
             let ground = Ground { grain, ..Ground::of_bits(address_bits) };
@@ -122,6 +122,14 @@ fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
             Hardware { ground, rule, accessed, shoot_down, sub_pages, told, dirty_bits }
         },
     )
+}
+
+/// Intel's ports write down whose D bits they set.
+fn dirty_bits<F: Format>(on: On) -> impl Strategy<Value = DirtyBits> {
+    let writes_down = on == On::Ports && F::NAME == Ept::NAME;
+    let logged = if writes_down { vec![DirtyBits::Logged; 2] } else { vec![] };
+    let others = [vec![DirtyBits::Unused; 4], vec![DirtyBits::Scanned; 2]].concat();
+    prop::sample::select([others, logged].concat())
 }
 
 /// Memory that is aligned as the guest sees it, to some size of leaf or to none.
