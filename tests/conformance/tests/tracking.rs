@@ -1,6 +1,13 @@
 //! What others got wrong about page tracking, and what must not make a tracked page writable, on each
 //! format, over small and huge leaves, with a port whose TLB holds what tracking is about to forbid.
 
+mod owned;
+
+use owned::{Owned, vm};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use vellum_machine::board::{Board, BoardConfig, PageSize};
 use vellum_machine::bus::{Bus, BusError, Width};
 use vellum_machine::emulation::EmulatedStore;
@@ -9,7 +16,7 @@ use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::{DirtySource, PageSet, Region};
 use vellum_mmu::*;
-use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId, Stage2};
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId, Stage2, SubPageMap};
 
 const SPACE: AddressSpace = AddressSpace::NORMAL;
 const TRACKS: [Track; 3] = [Track::PerPage, Track::ProtectAll, Track::Manual];
@@ -301,4 +308,57 @@ fn logged<F: WalkedFormat>(board: &Board<F>, port: &mut Port<'_, F>) {
 #[test]
 fn what_is_emulated_is_logged_once_a_harvest() {
     everywhere!(logged);
+}
+
+type Vm = Mmu<Ept, Owned>;
+
+/// Whether a change returns while a write that began before it is under way.
+fn returns_early(broken: Option<Break>, change: fn(&Vm), patience: impl Fn(&AtomicBool)) -> bool {
+    let mmu: Arc<Vm> = vm(Owned::default(), Config { broken, ..Config::default() }, &SLOTS);
+    mmu.enable_tracking().expect("the memory is open");
+    mmu.activate_sub_pages().expect("memory");
+    let (entering, entered) = mpsc::channel();
+    let (go_on, waiting) = mpsc::channel();
+    mmu.embedder().during_next_write(move || {
+        entering.send(()).expect("somebody waits");
+        waiting.recv().expect("somebody lets it go on");
+    });
+    let returned = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| mmu.guest_writer(Origin::Device).write(SPACE, at(PAGE), &[1]));
+        entered.recv().expect("it writes");
+        let changing = scope.spawn(|| {
+            change(&mmu);
+            returned.store(true, Ordering::Release);
+        });
+        patience(&returned);
+        let early = returned.load(Ordering::Acquire);
+        go_on.send(()).expect("it waits");
+        changing.join().expect("no panic");
+        early
+    })
+}
+
+fn track_it(mmu: &Vm) {
+    mmu.track(SPACE, Gfn::new(PAGE), TrackMode::Write).expect("memory");
+}
+
+fn restrict_it(mmu: &Vm) {
+    let range = SubPageRange::new(SPACE, Gfn::new(PAGE));
+    mmu.set_sub_pages(range, &[SubPageMap::NONE]).expect("memory");
+}
+
+#[test]
+fn no_writer_that_began_before_is_under_way_when_a_change_returns() {
+    for change in [track_it, restrict_it] {
+        let others_run = |_: &AtomicBool| (0..2000).for_each(|_| thread::yield_now());
+        assert!(!returns_early(None, change, others_run));
+        // The control: a library that does not wait is found out.
+        let forever = |returned: &AtomicBool| {
+            while !returned.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+        };
+        assert!(returns_early(Some(Break::FreeEarly), change, forever));
+    }
 }

@@ -13,12 +13,13 @@ pub(crate) const SPACE: AddressSpace = AddressSpace::NORMAL;
 
 type Interruption = Box<dyn FnOnce() + Send>;
 
-/// For one thread at a time: its barrier is none.
+/// For one vCPU at a time: its barrier is none.
 #[derive(Default)]
 pub(crate) struct Owned {
     pub(crate) inner: Hypervisor,
     foreign: AtomicBool,
     interruption: Mutex<Option<Interruption>>,
+    hold: Mutex<Option<Interruption>>,
 }
 
 impl Owned {
@@ -30,6 +31,11 @@ impl Owned {
     /// The next slot change is interrupted by this, while it keeps faults out.
     pub(crate) fn during_next_slot_change(&self, interruption: impl FnOnce() + Send + 'static) {
         *self.interruption.lock().expect("no panics inside") = Some(Box::new(interruption));
+    }
+
+    /// The next write to guest memory is held up by this.
+    pub(crate) fn during_next_write(&self, hold: impl FnOnce() + Send + 'static) {
+        *self.hold.lock().expect("no panics inside") = Some(Box::new(hold));
     }
 }
 
@@ -72,6 +78,10 @@ impl Embedder for Owned {
     }
 
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking> {
+        let hold = self.hold.lock().expect("no panics inside").take();
+        if let Some(hold) = hold {
+            hold();
+        }
         self.inner.write(page, offset, bytes)
     }
 
