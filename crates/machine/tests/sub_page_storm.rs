@@ -10,8 +10,10 @@ mod forms;
 use forms::{activated, restrict_all};
 use std::sync::atomic::{AtomicBool, Ordering};
 use storm::{PAGES, at, rounds, store, ways, while_storing};
+use vellum_machine::Logging;
 use vellum_machine::board::{Board, BoardConfig, PageSize, Place, SubPageHardware};
 use vellum_machine::bus::{BusError, Width};
+use vellum_machine::log::Track;
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::PageSet;
@@ -112,10 +114,16 @@ fn everything_at_once<F: WalkedFormat>(config: &BoardConfig, rounds: usize) -> H
     Harm { lost, made, touched }
 }
 
-fn no_harm<F: WalkedFormat>(hardware: SubPageHardware, way: ShootDown, pages: PageSize) {
-    let config = BoardConfig { pages, sub_pages: hardware, ..storm::config(way) };
-    let harm = everything_at_once::<F>(&config, rounds(way) / 4);
-    assert_eq!(harm, Harm::default(), "{} {hardware:?} {way:?} {pages:?}", F::NAME);
+fn no_harm<F: WalkedFormat>(
+    hardware: SubPageHardware,
+    way: ShootDown,
+    pages: PageSize,
+    track: Track,
+) {
+    let logging = Logging::of(track);
+    let config = BoardConfig { pages, sub_pages: hardware, logging, ..storm::config(way) };
+    let harm = everything_at_once::<F>(&config, rounds(way) / 5);
+    assert_eq!(harm, Harm::default(), "{} {hardware:?} {way:?} {pages:?} {track:?}", F::NAME);
 }
 
 /// Whether nothing of a denied store is on the page, not even a part.
@@ -128,8 +136,9 @@ fn is_untouched<F: WalkedFormat>(board: &Board<F>, page: u64) -> bool {
 #[test]
 fn permitted_stores_are_kept_and_denied_ones_not_made_whatever_else_happens() {
     for way in ways() {
-        for pages in [PageSize::Small, PageSize::Huge2M] {
-            on_each_form!(no_harm(way, pages));
+        for track in [Track::PerPage, Track::DirtyBits] {
+            on_each_form!(no_harm(way, PageSize::Small, track));
+            on_each_form!(no_harm(way, PageSize::Huge2M, track));
         }
     }
 }
