@@ -9,8 +9,8 @@ use vellum_conformance::hypervisor::{
 use vellum_conformance::scene::Op;
 use vellum_conformance::script::{Setup, objection};
 use vellum_mmu::{
-    Break, Call, Config, Initial, LogMode, Mmu, Origin, SlotAccess, SlotSpec, SubPageHardware,
-    SubPageRange, TrackMode, WriteListener, Written,
+    Break, Call, Config, DirtyBits, Initial, LogMode, Mmu, Origin, SlotAccess, SlotSpec,
+    SubPageHardware, SubPageRange, TrackMode, WriteListener, Written,
 };
 use vellum_pte::{AddressSpace, Ept, Format, Gfn, GfnRange, Npt, SlotId, Stage2, SubPageMap};
 
@@ -34,7 +34,10 @@ fn load(cpu: usize, page: u64) -> Op {
 
 /// Whether the operations are right without the bug, and `said` is said with it.
 fn is_found<F: Format>(bug: Break, rule: Rule, ops: &[Op], expected: &str) {
-    let sound = Setup::new(F::ADDRESS_BITS, rule);
+    is_found_in::<F>(Setup::new(F::ADDRESS_BITS, rule), bug, ops, expected);
+}
+
+fn is_found_in<F: Format>(sound: Setup, bug: Break, ops: &[Op], expected: &str) {
     sound.run::<F>(ops);
     let said = objection(|| {
         Setup { broken: Some(bug), ..sound }.run::<F>(ops);
@@ -264,6 +267,26 @@ fn a_recovery_that_trusts_an_answer_from_before_a_change_is_found() {
     trust_is_found(a_recovery_asks::<Ept>, "ept");
     trust_is_found(a_recovery_asks::<Npt>, "npt");
     trust_is_found(a_recovery_asks::<Stage2>, "stage2");
+}
+
+/// Stores that set D and fault no more are in no log if the leaf goes without a word, if the record of
+/// where they are made goes, or if translations stay that have set D before.
+#[test]
+fn d_bits_that_nobody_hears_of_are_found() {
+    let again = [create(0, 0, LogMode::On), store(0, PAGE), Op::TakePages(0), store(0, PAGE)];
+    let gone = [again.to_vec(), vec![change(PAGE, vec![]), Op::Read(0)]].concat();
+    let stays = [again.to_vec(), vec![Op::Read(0)]].concat();
+    let bugs = [
+        (Break::DropCredit, gone),
+        (Break::ForgetTouched, stays.clone()),
+        (Break::ClearQuietly, stays),
+    ];
+    let by_bits = |bits| Setup { dirty_bits: DirtyBits::Scanned, ..Setup::new(bits, SMALL) };
+    for (bug, ops) in bugs {
+        is_found_in::<Ept>(by_bits(48), bug, &ops, "lost a page");
+        is_found_in::<Npt>(by_bits(48), bug, &ops, "lost a page");
+        is_found_in::<Stage2>(by_bits(40), bug, &ops, "lost a page");
+    }
 }
 
 /// What restricts a page.

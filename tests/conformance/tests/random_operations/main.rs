@@ -28,7 +28,7 @@ fn board<F: WalkedFormat>(hardware: Hardware, broken: Option<Break>) -> Board<F>
         address_bits: Some(address_bits),
         pages: hardware.page_size(),
         sub_pages: hardware.sub_pages,
-        logging: Logging { dirty_bits: hardware.dirty_bits, ring: None },
+        logging: Logging { dirty_bits: hardware.dirty_bits, ..Logging::default() },
         flags: hardware.flags(),
         shoot_down: hardware.shoot_down,
         broken,
