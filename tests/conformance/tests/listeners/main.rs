@@ -316,10 +316,11 @@ fn a_listener_that_panics_takes_neither_the_write_nor_the_vm_along() {
         std::panic::panic_any("as a listener might");
     });
     let alive = Arc::downgrade(&listener);
-    let before = Arc::new(Recorder::default());
+    let [before, after] = [(); 2].map(|()| Arc::new(Recorder::default()));
     let registrations = (
         Mmu::listen(&*mmu, before.clone()).expect("memory"),
         Mmu::listen(&*mmu, listener).expect("memory"),
+        Mmu::listen(&*mmu, after.clone()).expect("memory"),
     );
     mmu.track(SPACE, Gfn::new(PAGE), WRITE).expect("memory");
     for number in 1..3_u64 {
@@ -329,7 +330,7 @@ fn a_listener_that_panics_takes_neither_the_write_nor_the_vm_along() {
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"as a listener might"));
         assert_eq!(mmu.embedder().peek(gpa), number, "the write is in memory");
         assert_eq!(dirty(&mmu), (1..=number).map(|page| PAGE + page).collect::<Vec<_>>());
-        assert_eq!(before.places(), [gpa.get()]);
+        assert_eq!((before.places(), after.places()), (vec![gpa.get()], vec![]));
     }
     assert_eq!(calls.load(Ordering::Relaxed), 2, "it stays registered");
     // No lock is left held, no call under way.
@@ -339,5 +340,7 @@ fn a_listener_that_panics_takes_neither_the_write_nor_the_vm_along() {
     registrations.1.unregister();
     assert!(alive.upgrade().is_none());
     write(&mmu, at(PAGE, 0), &[1]);
+    assert_eq!(after.places(), [at(PAGE, 0).get()], "nobody panics any more");
     registrations.0.unregister();
+    registrations.2.unregister();
 }
