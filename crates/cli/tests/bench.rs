@@ -53,6 +53,26 @@ fn log_shows_starting_splitting_and_recovering() {
 }
 
 #[test]
+fn round_shows_every_way_beside_none() {
+    let output = run(&["bench", "round", "--memory", "8M", "--json"]);
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+    let result = json(&output);
+    assert_complete("round", &result);
+    assert_eq!(result["ratios"].as_object().map(serde_json::Map::len), Some(12));
+    assert_eq!(result["samples"].as_object().map(serde_json::Map::len), Some(24));
+}
+
+#[test]
+fn ring_reset_shows_both_ways_at_every_share() {
+    let output = run(&["bench", "ring-reset", "--memory", "64M", "--json"]);
+    assert_eq!(code(&output), 0, "{}", complaint(&output));
+    let result = json(&output);
+    assert_complete("ring-reset", &result);
+    assert_eq!(result["samples"].as_object().map(serde_json::Map::len), Some(16));
+    assert_eq!(result["ratios"].as_object().map(serde_json::Map::len), Some(8));
+}
+
+#[test]
 fn a_person_gets_a_table() {
     let output = run(&["bench", "fault"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -45,6 +45,25 @@ fn every_guest_moves_in_either_format_and_by_either_way_of_tracking() {
 }
 
 #[test]
+fn every_way_of_tracking_moves_every_format_that_has_it() {
+    for track in ["manual", "dbit", "pml", "ring"] {
+        for format in ["ept", "npt", "stage2"].into_iter().take(if track == "pml" { 1 } else { 3 })
+        {
+            let report = json(&small(&["--json", "--format", format, "--track", track]));
+            assert_eq!(report["verified"], true, "{format} {track}: {report}");
+            assert_eq!(report["method"], track, "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_way_that_the_processor_has_not_is_refused_with_its_reason() {
+    let output = small(&["--format", "npt", "--track", "pml"]);
+    assert_ne!(code(&output), 0);
+    assert!(complaint(&output).contains("page-modification log"), "{}", complaint(&output));
+}
+
+#[test]
 fn auto_says_what_it_chose_and_why() {
     let report = json(&small(&["--json"]));
     let method = report["method"].as_str().unwrap_or_default();

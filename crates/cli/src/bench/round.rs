@@ -67,7 +67,7 @@ fn measure(
     let pages = tracked.layout().pages();
     let (none, ours) = (Sample::of(&none, pages), Sample::of(&ours, pages));
     let (against, each) = (ours.median / none.median, ours.median);
-    result.sample(format!("{vcpus} vCPU, untracked, a page"), none);
+    result.sample(format!("{setting}: untracked, a page"), none);
     result.sample(format!("{setting}, a page"), ours);
     result.ratio(format!("{setting}: against untracked"), against);
     marks(result, track, vcpus, each, against);
