@@ -4,7 +4,7 @@
 use vellum_conformance::hypervisor::{Backings, Change, Rule};
 use vellum_conformance::scene::Op;
 use vellum_conformance::script::{LocalFlushes, Setup, objection};
-use vellum_mmu::{AccessedBits, Initial, LogMode, SlotAccess, SubPageHardware};
+use vellum_mmu::{AccessedBits, DirtyBits, Initial, LogMode, SlotAccess, SubPageHardware};
 use vellum_pte::{Ept, Format, Npt, Replace, Stage2};
 
 /// A page of the first huge leaf, and another.
@@ -268,6 +268,24 @@ fn a_shoot_down_skipped_where_intel_has_no_such_tables_is_found() {
     let sub_pages = SubPageHardware::Absent;
     for path in paths() {
         each_is_missed::<Ept>(&path, Setup { sub_pages, ..Setup::new(48, path.rule) });
+    }
+}
+
+/// Something that clears the D bit of a page that is stored to before and after: a translation that has
+/// set it before would not set it again. The last look clears it once more.
+fn clears(name: &'static str, op: Op) -> Path {
+    let ops = vec![create(LogMode::On), store(0, PAGE), op, store(0, PAGE), Op::Read(0)];
+    Path { spare: 1, ..path(name, SMALL, ops, LOST) }
+}
+
+#[test]
+fn a_shoot_down_skipped_where_d_bits_are_cleared_is_found() {
+    let dirty_bits = DirtyBits::Scanned;
+    for path in [clears("harvest by D bits", Op::TakePages(0)), clears("clear by D bits", clear())]
+    {
+        each_is_missed::<Ept>(&path, Setup { dirty_bits, ..Setup::new(48, SMALL) });
+        each_is_missed::<Npt>(&path, Setup { dirty_bits, ..Setup::new(48, SMALL) });
+        each_is_missed::<Stage2>(&path, Setup { dirty_bits, ..Setup::new(40, SMALL) });
     }
 }
 
