@@ -15,6 +15,8 @@ pub(crate) struct Debts {
     outstanding: AtomicUsize,
     /// Those of them that take mappings away.
     unmapping: AtomicUsize,
+    /// Resets of rings that have taken entries back, or may yet, and have still to write-protect all.
+    closing: AtomicUsize,
 }
 
 /// What an operation takes away.
@@ -39,7 +41,11 @@ pub(crate) struct Debt<'a, E: Embedder> {
 
 impl Debts {
     pub(crate) fn new() -> Self {
-        Self { outstanding: AtomicUsize::new(0), unmapping: AtomicUsize::new(0) }
+        Self {
+            outstanding: AtomicUsize::new(0),
+            unmapping: AtomicUsize::new(0),
+            closing: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn raise<'a, E: Embedder>(&'a self, context: Context<'a, E>) -> Debt<'a, E> {
@@ -64,6 +70,24 @@ impl Debts {
     pub(crate) fn is_any_outstanding(&self, breaks: Breaks) -> bool {
         // Acquire: pairs with the release below, after the shoot-down.
         !breaks.has(Break::IgnoreDebt) && self.outstanding.load(Ordering::Acquire) != 0
+    }
+
+    /// Before the first entry of a ring is taken back whose page a write-protect-all will protect.
+    pub(crate) fn raise_closing(&self) {
+        self.closing.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// After it has.
+    pub(crate) fn lower_closing(&self) {
+        // Release: the write-protect-all lies before.
+        self.closing.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether more than `own` have pages that still have to be protected. Asked after the last ring
+    /// was looked at: whose lock was held by one who has taken entries back shows that one's raise.
+    pub(crate) fn are_more_closing(&self, own: usize, breaks: Breaks) -> bool {
+        // Acquire: pairs with the release in `lower_closing`.
+        !breaks.has(Break::IgnoreDebt) && self.closing.load(Ordering::Acquire) > own
     }
 
     /// Whether something that an absent entry mapped may still be in a TLB. Where hardware asks for

@@ -46,15 +46,24 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// Takes back every entry that has been harvested, and makes stores to its page fault again. On
     /// return they do, and vCPUs that were kept out by a full ring may enter. Returns how many entries
     /// it took back. An entry whose slot is gone, or whose page is past the slot's end, is taken back
-    /// and protects nothing.
+    /// and protects nothing. What another reset has taken back meanwhile faults too on return.
     pub fn reset_rings(&self, again: Again) -> u64 {
-        let count = match again {
+        match again {
             Again::Pages => self.reset_each(),
-            Again::Everything => self.read_side.rings().map(|ring| self.free(ring)).sum(),
-        };
-        if again == Again::Everything && count > 0 {
-            self.write_protect_all();
+            Again::Everything => self.reset_all(),
         }
+    }
+
+    fn reset_all(&self) -> u64 {
+        self.debts.raise_closing();
+        let count = self.read_side.rings().map(|ring| self.free(ring)).sum();
+        if count > 0 || self.debts.are_more_closing(1, self.breaks) {
+            self.write_protect_all();
+        } else {
+            // Another may have taken them back page by page, and not shot down yet (F2).
+            drop(self.debts.raise(self.context()));
+        }
+        self.debts.lower_closing();
         count
     }
 
@@ -81,6 +90,10 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         }
         drop(state);
         drop(debt);
+        if self.debts.are_more_closing(0, self.breaks) {
+            // Another has taken back what was harvested, and not protected it yet.
+            self.write_protect_all();
+        }
         count
     }
 
