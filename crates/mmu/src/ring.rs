@@ -256,3 +256,6 @@ impl Entry {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom, feature = "breaks"))]
+mod loom_tests;

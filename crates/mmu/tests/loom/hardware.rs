@@ -2,6 +2,7 @@
 //! waits out, and keep what they walked until they are told, or until that address faults.
 
 use crate::tlb::{Place, Stores, Tlb, Translation, Upper};
+use crate::world::Guest;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Arc, Mutex, MutexGuard};
 use std::marker::PhantomData;
@@ -12,7 +13,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{LockResult, PoisonError};
 use vellum_mmu::*;
 use vellum_pte::{
-    ClearAccessed, ClosedTable, Entry, Format, Gate, Gpa, Leaf, Level, Pfn, Raw, Replace, Write,
+    AddressSpace, ClearAccessed, ClosedTable, Entry, Format, Gate, Gfn, Gpa, Leaf, Level, Pfn, Raw,
+    Replace, Write,
 };
 
 pub const VCPUS: usize = 2;
@@ -98,6 +100,9 @@ pub struct Hardware<F> {
     moved: Option<AtomicU64>,
     leaves: std::sync::Mutex<Level>,
     accessed: AccessedBits,
+    pub(crate) dirty_bits: DirtyBits,
+    /// Whoever takes out what hardware has logged keeps others waiting until it is in the library's log.
+    draining: Mutex<()>,
     also: std::sync::Mutex<Option<std::sync::Arc<dyn Fn() + Send + Sync>>>,
     /// Steps until whoever makes the last of them gives way; 0: nobody does.
     until_giving_way: AtomicUsize,
@@ -105,9 +110,9 @@ pub struct Hardware<F> {
 }
 
 impl<F: Format> Hardware<F> {
-    /// For so many pages, mapped by leaves up to a level.
-    pub fn new(pages: usize, leaves: Level, accessed: AccessedBits, backed: Backed) -> Self {
-        let (moved, memory) = match backed {
+    /// For so many pages of a guest.
+    pub fn new(pages: usize, guest: &Guest) -> Self {
+        let (moved, memory) = match guest.backed {
             Backed::Fixed => (None, pages),
             Backed::Changing => (Some(AtomicU64::new(0)), 2 * pages),
         };
@@ -116,8 +121,10 @@ impl<F: Format> Hardware<F> {
             tlbs: std::array::from_fn(|_| Mutex::new(Tlb::default())),
             memory: (0..memory).map(|_| AtomicU64::new(0)).collect(),
             moved,
-            leaves: std::sync::Mutex::new(leaves),
-            accessed,
+            leaves: std::sync::Mutex::new(guest.leaves),
+            accessed: guest.accessed,
+            dirty_bits: guest.dirty_bits,
+            draining: Mutex::new(()),
             also: std::sync::Mutex::default(),
             until_giving_way: AtomicUsize::new(0),
             format: PhantomData,
@@ -310,7 +317,15 @@ impl<F: Format> Hardware<F> {
                     if !found.lets_pass(place, access) {
                         return Ok(Attempt::Fault);
                     }
-                    match self.use_leaf(word, raw, leaf) {
+                    if access == Access::Read && !leaf.dirty && self.sets_dirty() {
+                        // Cached with a clear D: a store has to walk.
+                        found.stores = Stores::None;
+                    }
+                    let used = match access {
+                        Access::Read => self.use_leaf(word, raw, leaf),
+                        _ => self.dirty_leaf(word, raw, leaf, || tlb.log(place.page)),
+                    };
+                    match used {
                         Some(true) => tlb.keep(found),
                         Some(false) => continue,
                         None => return Ok(Attempt::Fault),
@@ -331,7 +346,7 @@ impl<F: Format> Hardware<F> {
 
     /// Sets A where this hardware does so; `None` where a leaf without it faults, false where the
     /// leaf has changed.
-    fn use_leaf(&self, word: &EntryWord, raw: Raw, leaf: Leaf) -> Option<bool> {
+    pub(crate) fn use_leaf(&self, word: &EntryWord, raw: Raw, leaf: Leaf) -> Option<bool> {
         match (leaf.accessed, self.accessed) {
             (true, _) => Some(true),
             (false, AccessedBits::Set) => {
@@ -402,10 +417,19 @@ impl<F: Format> Embedder for Embed<F> {
     fn shoot_down(&self, _: Scope) {
         self.0.step();
         for cpu in 0..VCPUS {
-            *self.0.window(cpu) = Tlb::default();
+            self.0.window(cpu).forget_all();
         }
         let also = unpoisoned(self.0.also.lock()).clone();
         also.into_iter().for_each(|also| also());
+    }
+
+    /// One vCPU after the other leaves its guest, hands over, and goes on.
+    fn drain_logs(&self, log: &mut dyn FnMut(AddressSpace, u64)) {
+        let _alone = unpoisoned(self.0.draining.lock());
+        for cpu in 0..VCPUS {
+            let logged = self.0.window(cpu).take_logged();
+            logged.into_iter().for_each(|page| log(AddressSpace::NORMAL, page_address(page)));
+        }
     }
 
     fn has_barrier_all(&self) -> bool {
@@ -435,6 +459,11 @@ impl<F: Format> Embedder for Embed<F> {
         self.0.write(host_page(page), u64::from(bytes[0]));
         Ok(())
     }
+}
+
+/// As hardware writes it, in the first address space.
+fn page_address(page: usize) -> u64 {
+    Gfn::new(page as u64).gpa().get()
 }
 
 /// A slot's memory is named by the first of its pages in the machine's memory.

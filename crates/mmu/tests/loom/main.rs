@@ -7,6 +7,7 @@
 #![allow(unsafe_code, missing_docs, unreachable_pub)]
 
 mod ageing;
+mod dirty_bits;
 mod hardware;
 mod harvest;
 mod invalidation;
@@ -18,6 +19,7 @@ mod permissions;
 mod protect_all;
 mod reclaim;
 mod recover;
+mod ring;
 mod roots;
 mod split;
 mod sub_pages;

@@ -82,9 +82,24 @@ pub struct Tlb {
     leaves: Vec<Translation>,
     uppers: Vec<Upper>,
     sub_page_tables: Vec<Upper>,
+    /// Pages whose D this vCPU has set and nobody has asked for: its page-modification log.
+    logged: Vec<usize>,
 }
 
 impl Tlb {
+    /// What a shoot-down leaves: no translation.
+    pub fn forget_all(&mut self) {
+        *self = Self { logged: self.take_logged(), ..Self::default() };
+    }
+
+    pub fn log(&mut self, page: usize) {
+        self.logged.push(page);
+    }
+
+    pub fn take_logged(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.logged)
+    }
+
     /// A leaf that lets an access pass.
     pub fn find(&self, place: Place, access: Access) -> Option<Translation> {
         let there = self.leaves.iter().filter(|leaf| leaf.covers(place.page));

@@ -41,6 +41,9 @@ pub struct Guest {
     pub backed: Backed,
     /// Whether its hardware has sub-page tables, and the VM uses them.
     pub sub_pages: SubPageHardware,
+    /// Whether its hardware sets D, and logs where it does.
+    pub dirty_bits: DirtyBits,
+    pub ring: Option<RingSize>,
 }
 
 impl Guest {
@@ -52,6 +55,8 @@ impl Guest {
         accessed: AccessedBits::Set,
         backed: Backed::Fixed,
         sub_pages: SubPageHardware::Absent,
+        dirty_bits: DirtyBits::Unused,
+        ring: None,
     };
 
     /// The same with sub-page permissions, by tables where the format has them.
@@ -116,13 +121,14 @@ impl<F: Format> World<F> {
 
     pub fn of(plan: Plan, guest: Guest) -> Arc<Self> {
         let slots: Vec<_> = guest.slots().collect();
-        let hardware = Hardware::new(pages_of(&slots), guest.leaves, guest.accessed, guest.backed);
-        let hardware = Arc::new(hardware);
+        let hardware = Arc::new(Hardware::new(pages_of(&slots), &guest));
         let config = Config {
             spaces: guest.spaces(),
             address_bits: Some(guest.address_bits()),
             accessed: guest.accessed,
             sub_pages: guest.sub_pages,
+            dirty_bits: guest.dirty_bits,
+            ring: guest.ring,
             broken: plan.broken,
             ..Config::default()
         };
@@ -317,6 +323,25 @@ impl<F: Format> World<F> {
         self.named(&set)
     }
 
+    /// Takes everything that the rings name and the bitmaps too; on return pages may be read.
+    pub fn empty_rings(&self, again: Again) -> Vec<usize> {
+        let mut pages = self.harvest_rings();
+        self.hardware.step();
+        self.mmu.reset_rings(again);
+        pages.extend(self.harvest(Protect::Pages));
+        pages
+    }
+
+    /// What the rings name. No page may be read yet.
+    pub fn harvest_rings(&self) -> Vec<usize> {
+        let mut pages = Vec::new();
+        self.mmu.harvest_rings(|named| {
+            let slot = self.slots.iter().find(|slot| slot.id == named.slot).expect("it is there");
+            pages.push(usize::try_from(slot.memory.0 + named.page).expect("small"));
+        });
+        pages
+    }
+
     /// Takes the log of the first slot, protects nothing, and loses what it took.
     pub fn take(&self) {
         let mut set = PageSet::new(&self.layout);
@@ -393,13 +418,13 @@ impl Copied {
 
     /// The guest is paused: a last round, after which nothing may be missing.
     pub fn finish<F: Format>(self, world: &World<F>, protect: Protect) {
-        let copied = self.round(world, protect);
+        self.round(world, protect).check(world);
+    }
+
+    /// Nothing is missing.
+    pub fn check<F: Format>(&self, world: &World<F>) {
         for page in 0..world.pages() {
-            assert_eq!(
-                copied.0[page],
-                world.hardware.read(page),
-                "a write to page {page} was lost"
-            );
+            assert_eq!(self.0[page], world.hardware.read(page), "a write to page {page} was lost");
         }
     }
 }
