@@ -8,13 +8,14 @@ use crate::debts::{Debt, Takes};
 use crate::dirty::Initial;
 use crate::dirty_bits::DirtyBits;
 use crate::embedder::Embedder;
+use crate::invalidation::Invalidation;
 use crate::log::Log;
 use crate::mmu::{Mmu, State};
 use crate::slots::{ChangeSlotError, CreateSlotError, LogMode, NoSlot, Slot, SlotSpec};
 use crate::table::Graveyard;
 use crate::track::{RemovedRegion, TrackCounts};
 use alloc::boxed::Box;
-use vellum_pte::{Format, SlotId};
+use vellum_pte::{Format, GfnRange, SlotId};
 
 impl<F: Format, E: Embedder> Mmu<F, E> {
     /// Adds a memslot. Nothing is mapped until the guest touches it.
@@ -48,10 +49,17 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub fn change_slot(&self, spec: SlotSpec) -> Result<(), ChangeSlotError> {
         self.enter().check_place(&spec)?;
         let mut log = self.log_for(&spec)?;
+        let place = self.enter().slots.named(spec.id)?.spec.range;
+        let still = self.keep_still(&spec, place);
         let mut debt = self.debts.raise_for(Takes::Mappings, self.context());
         let mut graves = Graves::new();
         let mut state = self.read_side.exclude(&self.embedder);
         let before = state.check_change(&spec)?;
+        if before.range != place {
+            // Another has moved it meanwhile, and it was kept still where it is not.
+            drop((state, debt, still));
+            return self.change_slot(spec);
+        }
         let moved = before.range != spec.range;
         let mut counts = TrackCounts::default();
         if moved {
@@ -75,7 +83,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             drop(debt)
         }
         graves.release(&self.embedder);
-        drop((log, counts));
+        drop((log, counts, still));
         if moved {
             self.tell_removed(&before);
         }
@@ -115,6 +123,17 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
                 root.unmap(spec.range, self.context(), debt, &mut credit);
             }
         }
+    }
+
+    /// What hardware has logged by itself names the place that a slot moves away from. So it is handed
+    /// over before the move, and until then nothing is mapped there that more could be logged of.
+    fn keep_still(&self, spec: &SlotSpec, place: GfnRange) -> Option<Invalidation<'_, F, E>> {
+        if self.dirty_bits != DirtyBits::Logged || place == spec.range {
+            return None;
+        }
+        let still = self.invalidate(spec.space, place);
+        self.drain_logs();
+        Some(still)
     }
 
     fn tell_removed(&self, spec: &SlotSpec) {

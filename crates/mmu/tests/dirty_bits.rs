@@ -30,8 +30,6 @@ struct Hardware<'m, F: Format> {
     cached: BTreeSet<u64>,
     shoot_downs: usize,
     faults: Cell<usize>,
-    /// With page-modification logging, what it has logged.
-    logged: Vec<u64>,
     log: DirtyBits,
 }
 
@@ -56,9 +54,8 @@ fn broken<F: Format>(lender: &Lender, config: Config) -> Mmu<F, Lender> {
 impl<'m, F: Format> Hardware<'m, F> {
     fn new(mmu: &'m Mmu<F, Lender>, lender: &Lender, log: DirtyBits) -> Self {
         let vcpu = mmu.vcpu().expect("memory");
-        let (cached, logged) = (BTreeSet::new(), Vec::new());
         let (lender, faults) = (lender.clone(), Cell::new(0));
-        Self { mmu, lender, vcpu, cached, shoot_downs: 0, faults, logged, log }
+        Self { mmu, lender, vcpu, cached: BTreeSet::new(), shoot_downs: 0, faults, log }
     }
 
     fn store(&mut self, page: u64) {
@@ -92,7 +89,7 @@ impl<'m, F: Format> Hardware<'m, F> {
                 Entry::Table { child, gate: Gate::Open, .. } => table = child,
                 Entry::Leaf(leaf) if leaf.write == Write::Storable => {
                     if !leaf.dirty && self.log == DirtyBits::Logged {
-                        self.logged.push(gfn.gpa().get() | 0xabc);
+                        self.lender.log(gfn.gpa().get() | 0xabc);
                     }
                     let dirty = F::encode(Entry::Leaf(Leaf { dirty: true, ..leaf }), level);
                     entry.store(dirty.0, Ordering::Relaxed);
@@ -105,7 +102,7 @@ impl<'m, F: Format> Hardware<'m, F> {
     }
 
     fn exit(&mut self) {
-        let logged = std::mem::take(&mut self.logged);
+        let logged = self.lender.take_logged();
         self.vcpu.log_stores(SPACE, &logged);
     }
 
@@ -271,19 +268,35 @@ fn moved<F: Format>(log: DirtyBits) {
     let lender = Lender::default();
     let mmu = vm::<F>(&lender, log);
     let mut hardware = Hardware::new(&mmu, &lender, log);
-    let (id, first, pages) = SLOTS[0];
     (0..50).for_each(|page| hardware.store(page));
     hardware.harvest(Way::Pages);
     (0..50).for_each(|page| hardware.store(page));
     hardware.exit();
-    let spec = |to| {
-        let range = GfnRange::new(Gfn::new(to), pages).expect("in range");
-        let memory = MemoryId(first);
-        SlotSpec { log: LogMode::On, memory, ..SlotSpec::new(id, SPACE, range) }
-    };
-    mmu.change_slot(spec(0x8_0007)).expect("free there");
-    mmu.change_slot(spec(first)).expect("free again");
+    there_and_back(&mmu);
     assert_eq!(hardware.harvest(Way::Pages), (0..50).collect());
+}
+
+fn there_and_back<F: Format>(mmu: &Mmu<F, Lender>) {
+    let (id, first, pages) = SLOTS[0];
+    for to in [0x8_0007, first] {
+        let range = GfnRange::new(Gfn::new(to), pages).expect("in range");
+        let spec = SlotSpec::new(id, SPACE, range);
+        let moved = SlotSpec { log: LogMode::On, memory: MemoryId(first), ..spec };
+        mmu.change_slot(moved).expect("free there");
+    }
+}
+
+/// The processor sets D and logs it when the move has begun and the slot is still there.
+#[test]
+fn a_slot_that_moves_takes_along_what_is_logged_meanwhile() {
+    let lender = Lender::default();
+    let mmu = vm::<Ept>(&lender, DirtyBits::Logged);
+    let mut hardware = Hardware::new(&mmu, &lender, DirtyBits::Logged);
+    hardware.store(7);
+    hardware.harvest(Way::Pages);
+    lender.log_after_asking(Gfn::new(FIRST + 7).gpa().get());
+    there_and_back(&mmu);
+    assert_eq!(hardware.harvest(Way::Pages), [7].into());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 use vellum_mmu::*;
-use vellum_pte::{Level, Pfn};
+use vellum_pte::{AddressSpace, Level, Pfn};
 
 /// Frames that are out, and those that some processor may still remember: linked once, and no
 /// shoot-down since.
@@ -21,6 +21,10 @@ struct Ledger {
     /// Added to a guest frame number to get the host's.
     offset: u64,
     shoot_downs: usize,
+    /// Addresses that hardware has logged and nobody has asked for.
+    logged: Vec<u64>,
+    /// What it logs just after it was asked.
+    logged_then: Vec<u64>,
     /// What some other CPU does when a shoot-down has been asked for and not yet been made.
     meanwhile: Option<Arc<dyn Fn() + Send + Sync>>,
 }
@@ -60,6 +64,23 @@ impl Lender {
 
     pub(crate) fn shoot_downs(&self) -> usize {
         self.0.lock().expect("no panics inside").shoot_downs
+    }
+
+    /// A processor logs that it has set D for an address.
+    pub(crate) fn log(&self, address: u64) {
+        self.0.lock().expect("no panics inside").logged.push(address);
+    }
+
+    /// A processor logs an address just after it was asked next.
+    pub(crate) fn log_after_asking(&self, address: u64) {
+        self.0.lock().expect("no panics inside").logged_then.push(address);
+    }
+
+    /// What was logged since it was last taken.
+    pub(crate) fn take_logged(&self) -> Vec<u64> {
+        let mut ledger = self.0.lock().expect("no panics inside");
+        let then = std::mem::take(&mut ledger.logged_then);
+        std::mem::replace(&mut ledger.logged, then)
     }
 
     /// A processor has walked all tables there are.
@@ -143,5 +164,9 @@ impl Embedder for Lender {
 
     fn write(&self, _: GuestPage, _: u64, _: &[u8]) -> Result<(), NoBacking> {
         Ok(())
+    }
+
+    fn drain_logs(&self, log: &mut dyn FnMut(AddressSpace, u64)) {
+        self.take_logged().into_iter().for_each(|address| log(AddressSpace::NORMAL, address));
     }
 }
