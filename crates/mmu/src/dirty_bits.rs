@@ -123,21 +123,25 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     fn scan(&self, id: SlotId) {
         let mut debt = self.debts.raise(self.context());
         let state = self.enter();
-        if let Ok(slot) = state.slots.named(id)
-            && let Some(log) = slot.log.as_deref()
-            && let Some(touched) = &log.touched
-        {
-            let turn = touched.turn.lock(&self.embedder);
-            touched.regions.take(|word, mask| {
-                for bit in bits(mask) {
-                    let region = (word * 64 + bit) as u64;
-                    self.scan_region(&state, slot, log, region, &mut debt);
-                }
-            });
-            drop(turn);
+        if let Ok(slot) = state.slots.named(id) {
+            self.scan_slot(&state, slot, &mut debt);
         }
         drop(state);
         drop(debt);
+    }
+
+    /// Nothing, where D bits are not scanned.
+    pub(crate) fn scan_slot(&self, state: &State<F>, slot: &Slot, debt: &mut Debt<'_, E>) {
+        let Some(log) = slot.log.as_deref() else { return };
+        let Some(touched) = &log.touched else { return };
+        let turn = touched.turn.lock(&self.embedder);
+        touched.regions.take(|word, mask| {
+            for bit in bits(mask) {
+                let region = (word * 64 + bit) as u64;
+                self.scan_region(state, slot, log, region, debt);
+            }
+        });
+        drop(turn);
     }
 
     /// Credits D to the log, **clearing it first**: whoever cleared it after could clear a later

@@ -115,13 +115,15 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
 
     /// Takes pages out of the log that the guest says it does not need (a free-page hint), and
     /// protects them: a store from then on is logged again. What was stored before is in no harvest
-    /// any more. Pages of no logged slot are no matter.
+    /// any more, but for entries that are in dirty rings by now. Pages of no logged slot are no matter.
     pub fn forget(&self, space: AddressSpace, range: GfnRange) {
+        self.drain_logs();
         let mut debt = self.debts.raise(self.context());
         let state = self.enter();
         for slot in state.slots.iter().filter(|slot| slot.spec.space == space) {
             let here = slot.spec.range.intersection(range);
             if let (Some(here), Some(log)) = (here, slot.log.as_deref()) {
+                self.scan_slot(&state, slot, &mut debt);
                 let first = slot.page(here.first());
                 let masks = words_of(first..first + here.pages());
                 self.clear(&state, slot, &log.pages, masks, &mut debt, |_, _| {});

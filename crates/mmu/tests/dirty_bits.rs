@@ -162,6 +162,7 @@ in_all_formats! {
     what_was_stored_before_the_log_began_is_in_no_harvest => begins_clean;
     a_leaf_that_goes_leaves_its_page_in_the_log => gone_leaves;
     a_slot_that_moves_takes_along_what_hardware_knows => moved;
+    what_is_forgotten_is_in_no_harvest_until_it_is_stored_again => forgotten;
 }
 
 /// A few hundred rounds of stores and harvests of all kinds, against a set.
@@ -284,6 +285,18 @@ fn there_and_back<F: Format>(mmu: &Mmu<F, Lender>) {
         let moved = SlotSpec { log: LogMode::On, memory: MemoryId(first), ..spec };
         mmu.change_slot(moved).expect("free there");
     }
+}
+
+fn forgotten<F: Format>(log: DirtyBits) {
+    let lender = Lender::default();
+    let mmu = vm::<F>(&lender, log);
+    let mut hardware = Hardware::new(&mmu, &lender, log);
+    (0..50).for_each(|page| hardware.store(page));
+    hardware.harvest(Way::Everything);
+    (0..50).for_each(|page| hardware.store(page));
+    mmu.forget(SPACE, GfnRange::new(Gfn::new(FIRST), 20).expect("in range"));
+    hardware.store(3);
+    assert_eq!(hardware.harvest(Way::Pages), [3].into_iter().chain(20..50).collect());
 }
 
 /// The processor sets D and logs it when the move has begun and the slot is still there.
