@@ -365,3 +365,65 @@ fn ignoring_the_debt_of_anothers_scan_loses_a_write() {
         [harvest_against_unpaid_scan::<X86>, harvest_against_unpaid_scan::<Arm>],
     );
 }
+
+/// A store below the open way, and then everything is closed and shot down, all while a harvest scans:
+/// what it was too early for stays to be scanned.
+fn scan_against_store_and_generation<F: Format>(plan: Plan) {
+    let world = written::<F>(plan, SCANNED);
+    let copied = Copied::default().round(&world, Protect::Pages);
+    let other = world.clone();
+    let other = thread::spawn(move || {
+        other.store(0, 0, 2);
+        other.mmu.write_protect_all();
+    });
+    world.begin();
+    let copied = copied.round(&world, Protect::Pages);
+    other.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+/// The way is closed and not shot down while a harvest scans, and a vCPU remembers it as open.
+fn scan_against_unpaid_generation<F: Format>(plan: Plan) {
+    let world = written::<F>(plan, SCANNED);
+    let copied = Copied::default().round(&world, Protect::Pages);
+    // The way is remembered, the leaf with a clear D bit.
+    world.load(0, 0);
+    let (closer, vcpu) = (world.clone(), world.clone());
+    let closer = thread::spawn(move || closer.mmu.write_protect_all());
+    let vcpu = thread::spawn(move || drop(vcpu.try_store(0, 0, 2)));
+    world.begin();
+    let copied = copied.round(&world, Protect::Pages);
+    closer.join().expect("no panic");
+    vcpu.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn a_table_stays_on_the_record_while_stores_may_reach_it() {
+    explore([scan_against_store_and_generation::<X86>, scan_against_store_and_generation::<Arm>]);
+    explore_bounded(
+        PREEMPTIONS_OF_MANY,
+        [scan_against_unpaid_generation::<X86>, scan_against_unpaid_generation::<Arm>],
+    );
+}
+
+/// A page that a reader has just found by its D bit is taken out of the log, copied, and stored to
+/// again.
+fn clear_against_scan<F: Format>(plan: Plan) {
+    let world = written::<F>(plan, SCANNED);
+    let copied = Copied::default().round(&world, Protect::Pages);
+    world.store(0, 0, 2);
+    let reader = world.clone();
+    let reader = thread::spawn(move || drop(reader.read_dirty()));
+    world.begin();
+    let cleared = world.clear(1);
+    let copied = copied.pages(&world, cleared);
+    world.store(0, 0, 3);
+    reader.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+#[test]
+fn what_a_scan_finds_it_has_cleared_before() {
+    explore([clear_against_scan::<X86>, clear_against_scan::<Arm>]);
+}
