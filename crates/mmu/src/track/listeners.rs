@@ -16,7 +16,7 @@ use vellum_pte::{AddressSpace, Format, GfnRange, Gpa, SlotId};
 /// It is told of every such write, whatever is tracked, and filters for itself. Calls come from
 /// whichever thread wrote, several at the same time, with no lock of the library held: from inside of
 /// one, pages may be tracked and untracked, guest memory written (which calls again) and slots
-/// changed. A panic goes to whoever made the write, which is in memory and logged by then. Listeners
+/// changed. Who registers during a write hears of the next. A panic goes to whoever made the write, which is in memory and logged by then. Listeners
 /// that came later are not told of that write.
 pub trait WriteListener<F: Format, E: Embedder>: Send + Sync {
     /// Bytes are in guest memory now.
@@ -179,8 +179,11 @@ impl<F: Format, E: Embedder> Listeners<F, E> {
         if self.count.load(Ordering::Acquire) == 0 {
             return;
         }
+        // Who comes from now on sees what was written. Else one that registers another in each call
+        // would keep its writer here for ever.
+        let end = ListenerId(self.list.lock(&mmu.embedder).next);
         let mut last = ListenerId(0);
-        while let Some(under_way) = self.begin_after(last, mmu) {
+        while let Some(under_way) = self.begin_between(last, end, mmu) {
             last = under_way.call.id;
             if let Some(listener) = &under_way.listener {
                 what(&**listener, &under_way.call);
@@ -188,11 +191,17 @@ impl<F: Format, E: Embedder> Listeners<F, E> {
         }
     }
 
-    /// Begins a call to the next listener. No lock is held during it.
-    fn begin_after<'a>(&self, last: ListenerId, mmu: &'a Mmu<F, E>) -> Option<UnderWay<'a, F, E>> {
+    /// Begins a call to the next listener after `last` and before `end`. No lock is held during it.
+    fn begin_between<'a>(
+        &self,
+        last: ListenerId,
+        end: ListenerId,
+        mmu: &'a Mmu<F, E>,
+    ) -> Option<UnderWay<'a, F, E>> {
         let mut list = self.list.lock(&mmu.embedder);
-        let later =
-            |entry: &&mut Entry<F, E>| entry.id > last && entry.registered == Registered::Yes;
+        let later = |entry: &&mut Entry<F, E>| {
+            entry.id > last && entry.id < end && entry.registered == Registered::Yes
+        };
         let entry = list.entries.iter_mut().find(later)?;
         let listener = entry.listener.clone()?;
         entry.calls += 1;
