@@ -24,6 +24,7 @@
 //! | `many_slots`, `bookkeeping` | thousands of slots, and what is kept beside the tables |
 //! | `devices` | rust-vmm's devices, in both logs |
 //! | `known_mistakes`, `slots_under_running_vcpus` | what others got wrong |
+//! | `tracking`, `sub_pages`, `listeners`, `bad_input`, `half_way`, `metadata` | tracked and restricted pages, one rule at a time |
 //!
 //! To hold another backend to the oracles, implement [`backend::Backend`] and
 //! [`backend::Guest`] and add it to `tests/oracles.rs`.
