@@ -74,14 +74,14 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`LogError::NoSlot`], [`LogError::OutOfMemory`].
     pub fn start_log(&self, id: SlotId, initial: Initial) -> Result<(), LogError> {
-        let mut was_on = true;
         while let Some(pages) = self.pages_without_log(id)? {
-            was_on = false;
-            self.attach_log(id, self.new_log(pages, initial)?)?;
+            let log = self.new_log(pages, initial)?;
+            if initial == Initial::Clean {
+                self.forget_dirty_bits(id)?;
+            }
+            self.attach_log(id, log)?;
         }
         match initial {
-            // Protecting clears D, and nobody has read yet what it says of stores since the log began.
-            Initial::Clean if was_on && self.dirty_bits == DirtyBits::Scanned => Ok(()),
             Initial::Clean => Ok(self.protect_mapped(id)?),
             Initial::AllSet => Ok(()),
         }
@@ -156,12 +156,32 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         }
     }
 
-    /// Protects everything that is mapped of a slot, and makes room in its log for it.
+    /// What D bits say of stores before a log begins is not in it. **Only while there is none**: then
+    /// they are the log's, whoever has begun it.
+    pub(crate) fn forget_dirty_bits(&self, id: SlotId) -> Result<(), NoSlot> {
+        if self.dirty_bits != DirtyBits::Scanned {
+            return Ok(());
+        }
+        let mut debt = self.debts.raise(self.context());
+        let state = self.enter();
+        let slot = state.slots.named(id)?;
+        if slot.log.is_none() {
+            self.protect_slot(&state, slot, &mut debt);
+        }
+        drop(state);
+        drop(debt);
+        Ok(())
+    }
+
+    /// Protects everything that is mapped of a slot, and makes room in its log for it. What its D bits
+    /// say is in the log then.
     pub(crate) fn protect_mapped(&self, id: SlotId) -> Result<(), NoSlot> {
         let mut debt = self.debts.raise(self.context());
         let state = self.enter();
-        let protected =
-            state.slots.named(id).map(|slot| self.protect_slot(&state, slot, &mut debt));
+        let protected = state.slots.named(id).map(|slot| {
+            self.protect_slot(&state, slot, &mut debt);
+            self.scan_slot(&state, slot, &mut debt);
+        });
         drop(state);
         drop(debt);
         protected
@@ -212,6 +232,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
 
     /// Makes the next store to each leaf heard of that the writable sets of the slot's tables name,
     /// lock-free: whether stores pass an entry that points to a table is write-protect-all's affair.
+    /// Where D bits are a log, they are left to the scan that follows.
     fn protect_slot(&self, state: &State<F>, slot: &Slot, debt: &mut Debt<'_, E>) {
         let SlotSpec { space, range, .. } = slot.spec;
         for root in state.roots.over(space, range) {
@@ -220,6 +241,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
                     slot.prepare(table.base_of(span.start));
                     slot.prepare(table.base_of(span.end - 1));
                     slot.touch::<F>(table.base_of(span.start));
+                    if self.dirty_bits == DirtyBits::Scanned && slot.log.is_some() {
+                        return;
+                    }
                 }
                 let inside = table.writable().iter().filter(|index| span.contains(index));
                 debt.note(table.rearm_leaves(inside, self.context()));

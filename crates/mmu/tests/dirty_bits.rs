@@ -7,6 +7,7 @@ mod lender;
 use lender::Lender;
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vellum_memory::{Layout, PageSet, Region};
 use vellum_mmu::*;
@@ -162,6 +163,7 @@ in_all_formats! {
     what_was_stored_before_the_log_began_is_in_no_harvest => begins_clean;
     a_leaf_that_goes_leaves_its_page_in_the_log => gone_leaves;
     a_slot_that_moves_takes_along_what_hardware_knows => moved;
+    who_starts_a_log_that_another_is_starting_pays_for_its_shoot_down => started_twice;
     what_is_forgotten_is_in_no_harvest_until_it_is_stored_again => forgotten;
 }
 
@@ -251,6 +253,21 @@ fn begins_clean<F: Format>(log: DirtyBits) {
     hardware.store(17);
     hardware.store(2000);
     assert_eq!(hardware.harvest(Way::Pages), [17, 2000].into());
+}
+
+fn started_twice<F: Format>(log: DirtyBits) {
+    let lender = Lender::default();
+    let mmu = Arc::new(vm::<F>(&lender, log));
+    let (id, ..) = SLOTS[0];
+    mmu.stop_log(id).expect("logged");
+    Hardware::new(&mmu, &lender, log).store(17);
+    let (another, shot_down) = (Arc::clone(&mmu), lender.clone());
+    lender.before_shoot_down(move || {
+        let before = shot_down.shoot_downs();
+        another.start_log(id, Initial::Clean).expect("it is on");
+        assert!(shot_down.shoot_downs() > before, "a processor has the page as dirty: {log:?}");
+    });
+    mmu.start_log(id, Initial::Clean).expect("memory");
 }
 
 fn gone_leaves<F: Format>(log: DirtyBits) {

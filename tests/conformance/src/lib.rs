@@ -22,6 +22,9 @@
 //! | `protect_all` | what write-protect-all costs, by counters and raw frames |
 //! | `huge_leaves` | that none is passed over, and that all come back, by the hundred |
 //! | `many_slots`, `bookkeeping` | thousands of slots, and what is kept beside the tables |
+//! | `tracking`, `listeners`, `sub_pages` | who hears of writes, what stays denied, and what others got wrong |
+//! | `bad_input`, `half_way` | that a refused call changes nothing, wherever memory ends |
+//! | `metadata` | what tracking and maps take, counted and resident |
 //! | `devices` | rust-vmm's devices, in both logs |
 //! | `known_mistakes`, `slots_under_running_vcpus` | what others got wrong |
 //! | `tracking`, `sub_pages`, `listeners`, `bad_input`, `half_way`, `metadata` | tracked and restricted pages, one rule at a time |

@@ -16,8 +16,8 @@ use vellum_pte::{AddressSpace, Format, GfnRange, Gpa, SlotId};
 /// It is told of every such write, whatever is tracked, and filters for itself. Calls come from
 /// whichever thread wrote, several at the same time, with no lock of the library held: from inside of
 /// one, pages may be tracked and untracked, guest memory written (which calls again) and slots
-/// changed. Who registers during a write hears of the next. A panic goes to whoever made the write, which is in memory and logged by then. Listeners
-/// that came later are not told of that write.
+/// changed. Who registers during a write hears of the next. A panic goes to whoever made the write,
+/// which is in memory and logged by then. Listeners that came later are not told of that write.
 pub trait WriteListener<F: Format, E: Embedder>: Send + Sync {
     /// Bytes are in guest memory now.
     fn write(&self, call: &Call<'_, F, E>, written: &Written<'_>);
