@@ -27,7 +27,6 @@
 //! | `metadata` | what tracking and maps take, counted and resident |
 //! | `devices` | rust-vmm's devices, in both logs |
 //! | `known_mistakes`, `slots_under_running_vcpus` | what others got wrong |
-//! | `tracking`, `sub_pages`, `listeners`, `bad_input`, `half_way`, `metadata` | tracked and restricted pages, one rule at a time |
 //!
 //! To hold another backend to the oracles, implement [`backend::Backend`] and
 //! [`backend::Guest`] and add it to `tests/oracles.rs`.
