@@ -48,8 +48,7 @@ pub struct Config {
 
 impl Default for Config {
     /// One address space of the usual size, on hardware that sets A and has no sub-page permissions,
-    /// of memory that the VMM can write, without rings, logged by
-    /// write-protection; nothing broken.
+    /// of memory that the VMM can write, without rings, logged by write-protection; nothing broken.
     fn default() -> Self {
         Self {
             spaces: 1,

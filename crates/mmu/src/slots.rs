@@ -190,9 +190,9 @@ impl Slot {
         self.tracked.get(self.page(gfn), mode) > 0
     }
 
-    /// What stores to a leaf for `range` that nobody is writing to may do: pass if nobody would hear of it, for
-    /// there is no log, and no write-protect-all that a read must not lift. Asked under the lock of
-    /// the leaf's table: a table stamped by a later write-protect-all is settled after this.
+    /// What stores to a leaf for `range` that nobody is writing to may do: pass if nobody would hear
+    /// of it, for there is no log, and no write-protect-all that a read must not lift. Asked under the
+    /// lock of the leaf's table: a table stamped by a later write-protect-all is settled after this.
     pub(crate) fn permission(
         &self,
         range: GfnRange,

@@ -14,8 +14,9 @@ use vellum_pte::{Format, Level, TableFormat};
 
 impl<F: TableFormat> Table<F> {
     /// Settles the table for `generation`: after it no entry is storable, but for those that a
-    /// fault is opening right now, and but for leaves whose stores are logged by D. **The set comes out first, then the entries are closed, then
-    /// the table is stamped**; the guard says that settles and push-downs exclude each other.
+    /// fault is opening right now, and but for leaves whose stores are logged by D. **The set comes
+    /// out first, then the entries are closed, then the table is stamped**; the guard says that
+    /// settles and push-downs exclude each other.
     pub(crate) fn settle<E: Embedder>(
         &self,
         locked: &mut SpinGuard<'_, Locked>,
