@@ -149,7 +149,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// mapped yet, the 64 pages around it are logged. Waits while a slot changes, so it is not for
     /// an interrupt handler that may have interrupted a slot change on its own CPU.
     pub fn mark_dirty(&self, space: AddressSpace, gfn: Gfn, origin: Origin) {
-        // A bitmap does not say who wrote; a ring will.
+        // A bitmap does not say who wrote, and a ring is written by its vCPU alone.
         let _ = origin;
         if let Some(slot) = self.enter().slots.find(space, gfn) {
             slot.mark(gfn);
