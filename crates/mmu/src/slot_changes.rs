@@ -50,6 +50,9 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         self.enter().check_place(&spec)?;
         let mut log = self.log_for(&spec)?;
         let place = self.enter().slots.named(spec.id)?.spec.range;
+        if spec.log == LogMode::On {
+            self.forget_dirty_bits(spec.id)?;
+        }
         let still = self.keep_still(&spec, place);
         let mut debt = self.debts.raise_for(Takes::Mappings, self.context());
         let mut graves = Graves::new();

@@ -279,6 +279,35 @@ fn logged_start<F: Format>(plan: Plan) {
     store_against_start::<F>(plan, LOGGED);
 }
 
+/// Two start one log. Each may rely on it when its own call returns.
+fn two_starts<F: Format>(plan: Plan, guest: Guest) {
+    let world = World::<F>::of(plan, guest);
+    world.mmu.stop_log(SLOT).expect("it was on");
+    world.store(0, 0, 1);
+    let other = world.clone();
+    let other = thread::spawn(move || other.mmu.start_log(SLOT, Initial::Clean).expect("memory"));
+    world.begin();
+    world.mmu.start_log(SLOT, Initial::Clean).expect("memory");
+    let copied = Copied::whole(&world);
+    world.store(0, 0, 2);
+    other.join().expect("no panic");
+    copied.finish(&world, Protect::Pages);
+}
+
+fn scanned_starts<F: Format>(plan: Plan) {
+    two_starts::<F>(plan, SCANNED);
+}
+
+fn logged_starts<F: Format>(plan: Plan) {
+    two_starts::<F>(plan, LOGGED);
+}
+
+#[test]
+fn whoever_starts_a_log_second_may_rely_on_it_too() {
+    explore_bounded(PREEMPTIONS_OF_MANY, [scanned_starts::<X86>, scanned_starts::<Arm>]);
+    explore_bounded(PREEMPTIONS_OF_MANY, [logged_starts::<X86>, logged_starts::<Arm>]);
+}
+
 #[test]
 fn a_store_after_logging_by_dirty_bits_has_started_is_logged() {
     explore_bounded(PREEMPTIONS_OF_MANY, [scanned_start::<X86>, scanned_start::<Arm>]);
@@ -390,7 +419,7 @@ fn scan_against_unpaid_generation<F: Format>(plan: Plan) {
     world.load(0, 0);
     let (closer, vcpu) = (world.clone(), world.clone());
     let closer = thread::spawn(move || closer.mmu.write_protect_all());
-    let vcpu = thread::spawn(move || drop(vcpu.try_store(0, 0, 2)));
+    let vcpu = thread::spawn(move || vcpu.try_store(0, 0, 2));
     world.begin();
     let copied = copied.round(&world, Protect::Pages);
     closer.join().expect("no panic");
