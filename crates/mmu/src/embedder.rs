@@ -90,8 +90,9 @@ pub trait Embedder: Send + Sync {
     /// Sees to it that what hardware has logged for any vCPU, running or not, is in the library's log
     /// when this returns: either `log` is told of each entry (a guest-physical address, as hardware
     /// wrote it), or the vCPU hands it over itself ([`Vcpu::log_stores`](crate::Vcpu::log_stores)), as it
-    /// may on each of its exits. Called before a log is read, where hardware keeps one of its own
-    /// ([`DirtyBits::Logged`](crate::DirtyBits::Logged)), with no lock of the library held.
+    /// may on each of its exits. Called before a log is read, begins, moves with its slot or forgets
+    /// pages, where hardware keeps one of its own ([`DirtyBits::Logged`](crate::DirtyBits::Logged)),
+    /// with no lock of the library held.
     fn drain_logs(&self, log: &mut dyn FnMut(AddressSpace, u64)) {
         let _ = log;
     }
