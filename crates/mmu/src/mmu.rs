@@ -102,6 +102,9 @@ pub enum CreateVmError {
     /// Hardware that sets no A sets no D.
     #[error("D bits cannot be the log of hardware that sets no A bits")]
     DirtyWithoutAccessed,
+    /// Hardware that logs pages by itself may hand over 512 at once: the rings' size was made for less.
+    #[error("dirty rings keep no room for what a page-modification log may hand over")]
+    RingReserve,
     /// No frame for a root, or no memory for its software half.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
@@ -158,6 +161,10 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let breaks = config.breaks();
         if config.dirty_bits != DirtyBits::Unused && config.accessed == AccessedBits::NotSet {
             return Err(CreateVmError::DirtyWithoutAccessed);
+        }
+        let small = |ring: RingSize| ring.reserve() < RingSize::RESERVE_WITH_PML;
+        if config.dirty_bits == DirtyBits::Logged && config.ring.is_some_and(small) {
+            return Err(CreateVmError::RingReserve);
         }
         let bits = config.address_bits.unwrap_or(F::ADDRESS_BITS);
         let shape = F::root(bits).ok_or(CreateVmError::AddressBits(bits))?;

@@ -24,6 +24,7 @@ use crate::embedder::Embedder;
 use crate::lock::{SpinGuard, SpinLock};
 use crate::sync::{AtomicU32, AtomicU64, CachePadded, Ordering};
 use alloc::boxed::Box;
+use core::ops::ControlFlow;
 use vellum_pte::{AddressSpace, SlotId};
 
 /// The entry names a page.
@@ -72,6 +73,8 @@ impl RingSize {
     pub const MOST: u32 = 65_536;
     /// Entries kept for faults between two looks at the ring (seed: `KVM_DIRTY_RING_RSVD_ENTRIES`).
     const RESERVE: u32 = 64;
+    /// The same where hardware logs pages by itself: a page of entries more.
+    pub(crate) const RESERVE_WITH_PML: u32 = Self::RESERVE + 512;
 
     /// A power of two of entries, of which a reserve is kept: 64, and as many as hardware may log
     /// before it is asked for them (512 with Intel's PML, else 0).
@@ -79,13 +82,18 @@ impl RingSize {
     /// # Errors
     /// [`RingSizeError`].
     pub const fn new(entries: u32, buffered: u32) -> Result<Self, RingSizeError> {
-        let reserve = Self::RESERVE + buffered;
+        let reserve = Self::RESERVE.saturating_add(buffered);
         match entries {
             _ if !entries.is_power_of_two() => Err(RingSizeError::NotAPowerOfTwo(entries)),
             _ if entries > Self::MOST => Err(RingSizeError::TooLarge(entries)),
             _ if entries <= reserve => Err(RingSizeError::TooSmall { entries, reserve }),
             _ => Ok(Self { entries, soft_limit: entries - reserve }),
         }
+    }
+
+    /// Entries that are kept for what is logged when the vCPU should have stopped.
+    pub(crate) const fn reserve(self) -> u32 {
+        self.entries - self.soft_limit
     }
 
     /// Of so many entries, whatever their number: for a test that wants a full ring at once.
@@ -206,19 +214,24 @@ impl DirtyRing {
         self.consumed.lock(embedder)
     }
 
-    /// Copies the next entry out and marks it as harvested. `None`: the next one is not dirty.
-    pub(crate) fn harvest(&self, consumed: &mut SpinGuard<'_, Consumed>) -> Option<Said> {
+    /// Hands the next entry to `page` and then marks it as harvested: should `page` panic, it is
+    /// harvested again. Says whether there was one.
+    pub(crate) fn harvest(
+        &self,
+        consumed: &mut SpinGuard<'_, Consumed>,
+        page: impl FnOnce(Said),
+    ) -> ControlFlow<()> {
         let entry = self.entry(consumed.next);
         // Acquire: pairs with the release in `push`.
         let flags = entry.flags.load(Ordering::Acquire);
         if flags & (DIRTY | HARVESTED) != DIRTY || self.is_past_the_end(consumed.next) {
-            return None;
+            return ControlFlow::Break(());
         }
-        let said = entry.said();
+        page(entry.said());
         // Release: it was read before.
         entry.flags.store(HARVESTED, Ordering::Release);
         consumed.next = consumed.next.wrapping_add(1);
-        Some(said)
+        ControlFlow::Continue(())
     }
 
     /// Whether nothing was ever written there, whatever it says.

@@ -336,6 +336,16 @@ fn hardware_that_sets_no_accessed_bits_cannot_log() {
     assert!(matches!(made, Err(CreateVmError::DirtyWithoutAccessed)));
 }
 
+#[test]
+fn a_ring_keeps_room_for_what_hardware_logs() {
+    let made = |buffered| {
+        let ring = Some(RingSize::new(4096, buffered).expect("above the reserve"));
+        Mmu::<Ept, _>::new(Lender::default(), Config { ring, ..config(DirtyBits::Logged) })
+    };
+    assert!(matches!(made(0), Err(CreateVmError::RingReserve)));
+    assert!(made(512).is_ok());
+}
+
 /// Each rule of the scan is needed.
 #[cfg(feature = "breaks")]
 #[test]

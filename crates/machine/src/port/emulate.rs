@@ -15,7 +15,7 @@ use vellum_pte::Gpa;
 
 impl<F: WalkedFormat> Port<'_, F> {
     /// Makes a store that ended as [`BusError::Emulate`]. May cross pages; all of it is stored, or
-    /// nothing.
+    /// nothing, unless memory goes away under it.
     ///
     /// # Errors
     /// [`BusError`], as for any store, but not [`BusError::Emulate`].

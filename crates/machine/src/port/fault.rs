@@ -79,7 +79,8 @@ impl<F: WalkedFormat> Port<'_, F> {
     /// Where D is logged, an access that may set it exits first if there is no room for another entry.
     fn walk(&mut self, part: Part) -> (u64, Result<Translation, Violation>) {
         let Part { gpa, bytes, access } = part;
-        if access != Access::Read && self.page_log.as_ref().is_some_and(SharedPageLog::is_full) {
+        let writes = matches!(access, Access::Write | Access::Walk);
+        if writes && self.page_log.as_ref().is_some_and(SharedPageLog::is_full) {
             self.drain_page_log();
         }
         let (epoch, walked) = self.walk_tables(gpa, bytes, access);

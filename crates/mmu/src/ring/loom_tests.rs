@@ -41,7 +41,9 @@ fn push(ring: &DirtyRing, page: u64) -> bool {
 
 fn harvest(ring: &DirtyRing) -> Vec<u64> {
     let mut consumed = ring.consume(&Nobody);
-    core::iter::from_fn(|| ring.harvest(&mut consumed)).map(Said::page).collect()
+    let mut pages = Vec::new();
+    while ring.harvest(&mut consumed, |said| pages.push(said.page())).is_continue() {}
+    pages
 }
 
 fn reset(ring: &DirtyRing) -> usize {

@@ -30,13 +30,14 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// Returns how many. **Only after [`reset_rings`](Self::reset_rings) are pages read**: until then
     /// stores to them are not logged.
     ///
-    /// `page` is called with a lock held and calls nothing of this library.
+    /// `page` is called with a lock held and calls nothing of this library. What a log that has ended
+    /// left in the rings is told of too: empty them before another begins.
     pub fn harvest_rings(&self, mut page: impl FnMut(RingPage)) -> u64 {
         let mut count = 0;
         for ring in self.read_side.rings() {
             let mut consumed = ring.consume(&self.embedder);
-            while let Some(said) = ring.harvest(&mut consumed) {
-                page(RingPage { slot: said.slot(), page: said.page() });
+            let mut told = |said: Said| page(RingPage { slot: said.slot(), page: said.page() });
+            while ring.harvest(&mut consumed, &mut told).is_continue() {
                 count += 1;
             }
         }

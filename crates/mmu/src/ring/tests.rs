@@ -36,7 +36,9 @@ fn push(ring: &DirtyRing, page: u64) -> bool {
 
 fn harvest(ring: &DirtyRing) -> Vec<u64> {
     let mut consumed = ring.consume(&Nobody);
-    core::iter::from_fn(|| ring.harvest(&mut consumed)).map(Said::page).collect()
+    let mut pages = Vec::new();
+    while ring.harvest(&mut consumed, |said| pages.push(said.page())).is_continue() {}
+    pages
 }
 
 fn reset(ring: &DirtyRing) -> Vec<u64> {
@@ -53,6 +55,10 @@ fn sizes_are_powers_of_two_above_the_reserve() {
     assert_eq!(soft(0, 0), Err(RingSizeError::NotAPowerOfTwo(0)));
     assert_eq!(soft(131_072, 0), Err(RingSizeError::TooLarge(131_072)));
     assert_eq!(soft(64, 0), Err(RingSizeError::TooSmall { entries: 64, reserve: 64 }));
+    assert_eq!(
+        soft(4096, u32::MAX),
+        Err(RingSizeError::TooSmall { entries: 4096, reserve: u32::MAX })
+    );
     assert_eq!(soft(512, 512), Err(RingSizeError::TooSmall { entries: 512, reserve: 576 }));
 }
 
@@ -66,6 +72,18 @@ fn what_was_pushed_is_harvested_in_order_and_once() {
     assert_eq!(harvest(&ring), [9]);
     assert_eq!(reset(&ring), [0, 1, 2, 3, 4, 9]);
     assert!(reset(&ring).is_empty());
+}
+
+#[test]
+fn what_nobody_took_because_of_a_panic_is_harvested_again() {
+    let ring = ring();
+    assert!(push(&ring, 3));
+    let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = ring.harvest(&mut ring.consume(&Nobody), |_| panic!("no room for it"));
+    }));
+    assert!(taken.is_err());
+    assert!(reset(&ring).is_empty());
+    assert_eq!(harvest(&ring), [3]);
 }
 
 #[test]
