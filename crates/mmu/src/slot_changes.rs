@@ -48,8 +48,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// [`ChangeSlotError`]; nothing has changed.
     pub fn change_slot(&self, spec: SlotSpec) -> Result<(), ChangeSlotError> {
         self.enter().check_place(&spec)?;
+        let place = self.enter().check_change(&spec)?.range;
         let mut log = self.log_for(&spec)?;
-        let place = self.enter().slots.named(spec.id)?.spec.range;
         if spec.log == LogMode::On {
             self.forget_dirty_bits(spec.id)?;
         }
