@@ -19,9 +19,48 @@ use vellum_pte::{AddressSpace, Format, Gfn, GfnRange};
 pub(crate) struct Invalidations {
     active: AtomicUsize,
     ended: AtomicU64,
-    /// All active ranges' union; wider than needed where there are several.
-    union: SpinLock<Option<(Gfn, Gfn)>>,
+    ranges: SpinLock<Ranges>,
     breaks: Breaks,
+}
+
+/// How many active ranges are told apart.
+const APART: usize = 8;
+
+/// The active ranges: each by itself, and the union of those that there was no place for.
+#[derive(Debug, Default)]
+struct Ranges {
+    apart: [Option<GfnRange>; APART],
+    rest: Option<(Gfn, Gfn)>,
+    in_rest: usize,
+}
+
+impl Ranges {
+    fn add(&mut self, range: GfnRange) {
+        if let Some(place) = self.apart.iter_mut().find(|place| place.is_none()) {
+            *place = Some(range);
+            return;
+        }
+        let (first, end) = self.rest.unwrap_or((range.first(), range.end()));
+        self.rest = Some((first.min(range.first()), end.max(range.end())));
+        self.in_rest += 1;
+    }
+
+    /// One that was added; of equal ones any.
+    fn remove(&mut self, range: GfnRange) {
+        if let Some(place) = self.apart.iter_mut().find(|place| **place == Some(range)) {
+            *place = None;
+            return;
+        }
+        self.in_rest = self.in_rest.saturating_sub(1);
+        if self.in_rest == 0 {
+            self.rest = None;
+        }
+    }
+
+    fn overlap(&self, range: GfnRange) -> bool {
+        let rest = self.rest.is_some_and(|(first, end)| first < range.end() && range.first() < end);
+        rest || self.apart.iter().flatten().any(|active| active.overlaps(range))
+    }
 }
 
 /// How many invalidations had ended when a fault asked for its backing.
@@ -42,7 +81,7 @@ impl Invalidations {
         Self {
             active: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
-            union: SpinLock::new(None),
+            ranges: SpinLock::new(Ranges::default()),
             breaks,
         }
     }
@@ -76,26 +115,24 @@ impl Invalidations {
     }
 
     fn begin<E: Embedder>(&self, range: GfnRange, embedder: &E) {
-        let mut union = self.union.lock(embedder);
-        let (first, end) = union.unwrap_or((range.first(), range.end()));
-        *union = Some((first.min(range.first()), end.max(range.end())));
+        let mut ranges = self.ranges.lock(embedder);
+        ranges.add(range);
         self.active.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn end<E: Embedder>(&self, embedder: &E) {
-        let mut union = self.union.lock(embedder);
+    fn end<E: Embedder>(&self, range: GfnRange, embedder: &E) {
+        let mut ranges = self.ranges.lock(embedder);
         // Release: the embedder's change lies before. The number first: see `freshness`.
         self.ended.fetch_add(1, Ordering::AcqRel);
-        let last = self.active.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last || self.breaks.has(Break::EndForAll) {
-            *union = None;
+        self.active.fetch_sub(1, Ordering::AcqRel);
+        ranges.remove(range);
+        if self.breaks.has(Break::EndForAll) {
+            ranges.apart = [None; APART];
         }
     }
 
     fn overlaps<E: Embedder>(&self, range: GfnRange, embedder: &E) -> bool {
-        self.union
-            .lock(embedder)
-            .is_some_and(|(first, end)| first < range.end() && range.first() < end)
+        self.ranges.lock(embedder).overlap(range)
     }
 }
 
@@ -104,6 +141,7 @@ impl Invalidations {
 #[must_use = "the change is made while this lives"]
 pub struct Invalidation<'m, F: Format, E: Embedder> {
     mmu: &'m Mmu<F, E>,
+    range: GfnRange,
 }
 
 impl<F: Format, E: Embedder> Mmu<F, E> {
@@ -115,6 +153,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// The dirty log stays as it is. An embedder's own accesses to the memory, those of
     /// [`Embedder::write`] among them, are its own to keep away.
     pub fn invalidate(&self, space: AddressSpace, range: GfnRange) -> Invalidation<'_, F, E> {
+        let whole = range;
         self.invalidations.begin(range, &self.embedder);
         // The locks of the tables order the rest: whoever installs after our look at its table sees
         // `active`, and we see what it installed before.
@@ -129,12 +168,12 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         }
         drop(state);
         drop(debt);
-        Invalidation { mmu: self }
+        Invalidation { mmu: self, range: whole }
     }
 }
 
 impl<F: Format, E: Embedder> Drop for Invalidation<'_, F, E> {
     fn drop(&mut self) {
-        self.mmu.invalidations.end(&self.mmu.embedder);
+        self.mmu.invalidations.end(self.range, &self.mmu.embedder);
     }
 }
