@@ -53,7 +53,7 @@ const MEMORY: u64 = VALID | MEMATTR | READ | SHARE | LEAF;
 ///
 /// Table descriptors carry no permissions, so a closed one is parked: see
 /// [`ClosedTable::Parked`]. The processor is told VTCR_EL2.{TG0 = 4 KiB, IRGN0/ORGN0 = write-back,
-/// SH0 = inner shareable}, T0SZ and SL0 as [`root`](Format::root) says, and may be told HA and HD.
+/// SH0 = inner shareable}, T0SZ and SL0 as [`root`](TableFormat::root) says, and may be told HA and HD.
 #[derive(Clone, Copy, Debug)]
 pub struct Stage2;
 
