@@ -1,0 +1,159 @@
+//! The exit handler: a vCPU, driven until its guest has done what it was asked to do.
+
+use crate::SPACE;
+use crate::host::Host;
+use crate::processor::{Exit, Op, Processor, Tables, Work};
+use vellum_mmu::{DirtyBits, Mmu, Origin, OutOfMemory, Outcome, Vcpu, WriteError};
+use vellum_pte::{Gpa, PAGE_SIZE};
+
+/// A vCPU of a VM, and the processor that runs it.
+pub struct Guest<'m, P: Processor> {
+    mmu: &'m Mmu<P::Format, Host<P>>,
+    vcpu: Vcpu<'m, P::Format, Host<P>>,
+    processor: P,
+    exits: Exits,
+}
+
+/// What the guest's work cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Exits {
+    /// Faults of the second stage.
+    pub faults: u64,
+    /// Ends of walks of the sub-page tables.
+    pub sub_page_events: u64,
+    /// Full buffers of the page log.
+    pub logs_full: u64,
+    /// Stores made in the guest's place.
+    pub emulated: u64,
+}
+
+/// How the guest's work ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ran {
+    /// It was done. What was loaded last, if anything was.
+    Done(u64),
+    /// The library's answer to a fault leaves the guest where it is.
+    Stopped(Outcome),
+    /// The instruction is none that this hypervisor emulates.
+    NotDecoded,
+    /// The library refuses the store that was to be made in the guest's place.
+    Refused(WriteError),
+    /// An exit that has nothing to do with memory.
+    Unexpected(Exit),
+}
+
+impl<'m, P: Processor> Guest<'m, P> {
+    /// A vCPU of `mmu`. Hardware sets A and D bits where it can and `dirty_bits`, the VM's setting,
+    /// does not say otherwise.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn new(
+        mmu: &'m Mmu<P::Format, Host<P>>,
+        dirty_bits: DirtyBits,
+    ) -> Result<Self, OutOfMemory> {
+        let tables = tables(mmu, dirty_bits);
+        Ok(Self { mmu, vcpu: mmu.vcpu()?, processor: P::new(tables), exits: Exits::default() })
+    }
+
+    /// What its work has cost so far.
+    #[must_use]
+    pub const fn exits(&self) -> Exits {
+        self.exits
+    }
+
+    /// Has the guest store `value` at `gpa`, and says how that ended.
+    pub fn store(&mut self, gpa: Gpa, value: u64) -> Ran {
+        self.run(Work { op: Op::Store, first: gpa, stride: 8, count: 1, value })
+    }
+
+    /// Has the guest store `value` at the start of each of `pages` pages.
+    pub fn store_pages(&mut self, first: Gpa, pages: u64, value: u64) -> Ran {
+        self.run(Work { op: Op::Store, first, stride: PAGE_SIZE, count: pages, value })
+    }
+
+    /// Has the guest load from `gpa`.
+    pub fn load(&mut self, gpa: Gpa) -> Ran {
+        self.run(Work { op: Op::Load, first: gpa, stride: 8, count: 1, value: 0 })
+    }
+
+    /// Has the guest do `work`, and sees to its exits.
+    pub fn run(&mut self, work: Work) -> Ran {
+        self.processor.begin(work);
+        self.go_on()
+    }
+
+    /// Lets the guest try again what it was stopped at.
+    pub fn go_on(&mut self) -> Ran {
+        loop {
+            let exit = self.processor.enter();
+            if let Some(ran) = self.handle(exit) {
+                return ran;
+            }
+        }
+    }
+
+    /// Tells the processor of the sub-page tables, which became active.
+    pub fn load_sub_pages(&mut self, dirty_bits: DirtyBits) {
+        self.processor.load(tables(self.mmu, dirty_bits));
+    }
+
+    /// The processor, for what only it can show.
+    pub fn processor(&mut self) -> &mut P {
+        &mut self.processor
+    }
+
+    fn handle(&mut self, exit: Exit) -> Option<Ran> {
+        match exit {
+            Exit::Done(loaded) => Some(Ran::Done(loaded)),
+            Exit::Fault { gpa, access } => {
+                self.exits.faults += 1;
+                let outcome = self.vcpu.fault(SPACE, gpa, access);
+                self.settle(outcome)
+            }
+            Exit::SubPage { gpa, event } => {
+                self.exits.sub_page_events += 1;
+                let outcome = self.vcpu.sub_page_event(SPACE, gpa, event);
+                self.settle(outcome)
+            }
+            Exit::LogFull => {
+                self.exits.logs_full += 1;
+                P::drain_log(&mut |address| self.vcpu.log_stores(SPACE, &[address]));
+                None
+            }
+            Exit::Misconfigured(_) | Exit::Other(_) => Some(Ran::Unexpected(exit)),
+        }
+    }
+
+    /// What the library's answer means for the guest: in again, a store in its place, or a stop.
+    fn settle(&mut self, outcome: Outcome) -> Option<Ran> {
+        match outcome {
+            Outcome::Mapped | Outcome::Spurious | Outcome::Retry => None,
+            Outcome::Emulate => self.emulate().err(),
+            stopped => Some(Ran::Stopped(stopped)),
+        }
+    }
+
+    /// Makes the guest's store in its place: the library checks every byte, logs it, and tells the
+    /// listeners.
+    fn emulate(&mut self) -> Result<(), Ran> {
+        let store = self.processor.store().ok_or(Ran::NotDecoded)?;
+        let (bytes, width) = store.bytes();
+        let writer = self.mmu.guest_writer(Origin::Vcpu(0));
+        writer.write(SPACE, store.gpa, &bytes[..width]).map_err(Ran::Refused)?;
+        self.processor.skip(&store);
+        self.exits.emulated += 1;
+        Ok(())
+    }
+}
+
+fn tables<P: Processor>(mmu: &Mmu<P::Format, Host<P>>, dirty_bits: DirtyBits) -> Tables {
+    let features = P::features();
+    Tables {
+        root: mmu.root(SPACE).expect("every VM has its first space"),
+        shape: mmu.root_shape(),
+        sub_pages: mmu.sub_page_root(SPACE),
+        accessed_dirty: features.accessed_dirty,
+        page_log: dirty_bits == DirtyBits::Logged,
+    }
+}
