@@ -137,7 +137,7 @@ impl<'m, P: Processor> Guest<'m, P> {
     /// Makes the guest's store in its place: the library checks every byte, logs it, and tells the
     /// listeners.
     fn emulate(&mut self) -> Result<(), Ran> {
-        let store = self.processor.store().ok_or(Ran::NotDecoded)?;
+        let store = self.processor.store(self.mmu.embedder().memory()).ok_or(Ran::NotDecoded)?;
         let (bytes, width) = store.bytes();
         let writer = self.mmu.guest_writer(Origin::Vcpu(0));
         writer.write(SPACE, store.gpa, &bytes[..width]).map_err(Ran::Refused)?;

@@ -29,9 +29,9 @@ pub trait Processor: Sized {
     /// Runs the guest until something is for the hypervisor to see.
     fn enter(&mut self) -> Exit;
 
-    /// The store that the guest stands at after a fault, decoded: `None` for an instruction that this
-    /// hypervisor does not emulate.
-    fn store(&self) -> Option<Store>;
+    /// The store that the guest stands at after a fault, decoded from its `memory` where the processor
+    /// has not done it: `None` for an instruction that this hypervisor does not emulate.
+    fn store(&self, memory: GuestMemory) -> Option<Store>;
 
     /// Takes the guest past the instruction that [`store`](Self::store) told of.
     fn skip(&mut self, store: &Store);
