@@ -89,11 +89,18 @@ impl<P: Processor> Vm<P> {
     }
 
     /// The data's dirty pages since the last time, by number.
-    #[must_use]
     pub fn harvest(&self, protect: Protect) -> Vec<u64> {
         let mut round = PageSet::new(&layout());
         let region = &mut round.regions_mut()[0];
         self.mmu.take_dirty(DATA, protect, region).expect("a logged slot");
+        region.pages().collect()
+    }
+
+    /// The data's pages that were accessed since the last time, by number.
+    pub fn aged(&self) -> Vec<u64> {
+        let mut accessed = PageSet::new(&layout());
+        let region = &mut accessed.regions_mut()[0];
+        self.mmu.age(DATA, data().range, region).expect("a slot");
         region.pages().collect()
     }
 

@@ -7,8 +7,15 @@
 
 extern crate alloc;
 
+mod dirty_bits;
+mod huge;
 mod lab;
 mod log;
+mod protect_all;
+mod ring;
+mod slots;
+mod sub_pages;
+mod tracking;
 
 pub use lab::{DATA, DATA_PAGES, Lab, Vm, data, done, layout, page};
 
@@ -34,7 +41,15 @@ impl<P> Check<P> {
 /// The checks that every processor has to meet.
 #[must_use]
 pub fn for_every_processor<P: Processor>() -> Vec<Check<P>> {
-    log::checks()
+    let mut all = log::checks();
+    all.extend(protect_all::checks());
+    all.extend(huge::checks());
+    all.extend(slots::checks());
+    all.extend(tracking::checks());
+    all.extend(sub_pages::checks());
+    all.extend(dirty_bits::checks());
+    all.extend(ring::checks());
+    all
 }
 
 /// Runs `checks` one after the other, and tells `print` of each that is met.

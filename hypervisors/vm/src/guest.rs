@@ -38,6 +38,8 @@ pub enum Ran {
     NotDecoded,
     /// The library refuses the store that was to be made in the guest's place.
     Refused(WriteError),
+    /// The vCPU's dirty ring is full: it stays out until somebody has harvested and reset it.
+    RingFull,
     /// An exit that has nothing to do with memory.
     Unexpected(Exit),
 }
@@ -85,12 +87,13 @@ impl<'m, P: Processor> Guest<'m, P> {
 
     /// Lets the guest try again what it was stopped at.
     pub fn go_on(&mut self) -> Ran {
-        loop {
+        while self.vcpu.may_enter().is_ok() {
             let exit = self.processor.enter();
             if let Some(ran) = self.handle(exit) {
                 return ran;
             }
         }
+        Ran::RingFull
     }
 
     /// Tells the processor of the sub-page tables, which became active.

@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use vellum_mmu::{Backing, BackingWrite, Embedder, EntryWord, Frame, GuestPage, NoBacking, Scope};
-use vellum_pte::{AddressSpace, Gpa, Level, PAGE_SIZE, Pfn};
+use vellum_pte::{AddressSpace, Gpa, Level, PAGE_SHIFT, PAGE_SIZE, Pfn};
 
 /// One VM's host side. Its memory is mapped one to one, so a physical address is a pointer.
 pub struct Host<P> {
@@ -132,6 +132,6 @@ fn behind(page: GuestPage, offset: u64) -> Gpa {
 
 /// So many frames side by side, aligned to their size together.
 fn layout(tables: u32) -> Layout {
-    let bytes = PAGE_SIZE as usize * tables as usize;
+    let bytes = (tables as usize) << PAGE_SHIFT;
     Layout::from_size_align(bytes, bytes).expect("a power of two of pages")
 }
