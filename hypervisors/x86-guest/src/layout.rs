@@ -1,0 +1,48 @@
+//! The guest's first pages: its program, and its page tables.
+
+use crate::program::{Hypercall, instructions};
+use vellum_pte::{Gpa, PAGE_SIZE};
+use vm::GuestMemory;
+
+/// Where it begins.
+pub const ENTRY: u64 = 0;
+/// The root of its page tables.
+pub const ROOT: Gpa = Gpa::new(PAGE_SIZE);
+const POINTERS: Gpa = Gpa::new(2 * PAGE_SIZE);
+/// Its page directories: one for each GiB, a page each, one after the other.
+pub const DIRECTORIES: Gpa = Gpa::new(3 * PAGE_SIZE);
+const GIBIBYTES: u64 = 4;
+const ENTRIES: u64 = 512;
+
+// Intel SDM vol. 3A, table 5-15 and those that follow. A and D are set from the beginning: a walk
+// has nothing to write.
+const PRESENT: u64 = 1 << 0;
+const WRITE: u64 = 1 << 1;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const HUGE: u64 = 1 << 7;
+const TABLE: u64 = PRESENT | WRITE | ACCESSED;
+const LEAF: u64 = TABLE | DIRTY | HUGE;
+
+/// Writes the program, ending with `hypercall`, and the page tables.
+pub fn lay_out(memory: GuestMemory, hypercall: Hypercall) {
+    let program = instructions();
+    put(memory, Gpa::new(ENTRY), program);
+    put(memory, Gpa::new(ENTRY + program.len() as u64), &hypercall.bytes());
+    put_entry(memory, ROOT, 0, POINTERS.get() | TABLE);
+    for gibibyte in 0..GIBIBYTES {
+        let directory = Gpa::new(DIRECTORIES.get() + gibibyte * PAGE_SIZE);
+        put_entry(memory, POINTERS, gibibyte, directory.get() | TABLE);
+        for index in 0..ENTRIES {
+            put_entry(memory, directory, index, (gibibyte << 30 | index << 21) | LEAF);
+        }
+    }
+}
+
+fn put_entry(memory: GuestMemory, table: Gpa, index: u64, entry: u64) {
+    put(memory, Gpa::new(table.get() + index * 8), &entry.to_le_bytes());
+}
+
+fn put(memory: GuestMemory, gpa: Gpa, bytes: &[u8]) {
+    memory.write(gpa, bytes).expect("the guest's first pages are there");
+}
