@@ -31,6 +31,15 @@ pub(crate) enum Failure {
         /// The packages, as apt names them.
         names: String,
     },
+    /// Packages for Arm are not unpacked yet.
+    #[error(
+        "the packages of `{what}` are missing\n  let `cargo xtask arm-toolchain --install`, `cargo \
+         xtask hardware --install` or `cargo xtask test --install` download them: nothing is installed"
+    )]
+    ArmPackages {
+        /// The folder they are unpacked in.
+        what: &'static str,
+    },
     /// `cargo deny` is missing.
     #[error(
         "cargo-deny is missing\n  fetch it with `cargo install --locked cargo-deny`, \

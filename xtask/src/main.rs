@@ -7,11 +7,14 @@ mod cargo;
 mod deny;
 mod failure;
 mod freestanding;
+mod hardware;
 mod step;
 mod suite;
 mod tool;
 
 use clap::{Args, Parser, Subcommand};
+use failure::Failure;
+use hardware::arm_toolchain::ArmToolchain;
 use std::process::ExitCode;
 use step::Step;
 
@@ -29,6 +32,8 @@ enum Task {
     Test(Fetch),
     /// Name the system packages that the proofs need and that are missing.
     Packages(Fetch),
+    /// The variables that have `cargo` build for Arm, for a shell's `eval`.
+    ArmToolchain(Fetch),
     #[command(flatten)]
     Step(Step),
 }
@@ -50,6 +55,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test(fetch) => return suite::run(fetch.policy()),
         Task::Packages(fetch) => tool::require_all(fetch.policy()),
+        Task::ArmToolchain(fetch) => arm_toolchain(fetch.policy()),
         Task::Step(step) => step.run(),
     };
     match outcome {
@@ -59,4 +65,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn arm_toolchain(missing: tool::Missing) -> Result<(), Failure> {
+    println!("{}", ArmToolchain::at_hand(missing)?.exports());
+    Ok(())
 }
