@@ -1,9 +1,41 @@
 //! A small hypervisor on Intel's VMX with extended page tables.
+//!
+//! `processor.rs` is what the rest of the hypervisor sees of it; `exit.rs` says how the processor's
+//! exits become the library's accesses and events, `controls.rs` which of its tables the processor walks.
 #![no_std]
 #![no_main]
+
+extern crate alloc;
+
+mod capabilities;
+mod controls;
+mod entry;
+mod exit;
+mod fields;
+mod instructions;
+mod operation;
+mod page;
+mod page_log;
+mod processor;
+mod state;
+mod vmcs;
+
+use checks::Lab;
+use processor::Vmx;
+use vm::{GuestMemory, Processor};
 
 runtime::entry!(main);
 
 fn main() {
-    runtime::println!("machine vmx-ept");
+    operation::enter();
+    runtime::println!("machine vmx-ept: {:?}", Vmx::features());
+    let lab = Lab::<Vmx>::new(guest_memory());
+    checks::run(&lab, &checks::for_every_processor(), runtime::print_line);
+}
+
+#[allow(unsafe_code)]
+fn guest_memory() -> GuestMemory {
+    let region = runtime::guest_memory();
+    // SAFETY: the runtime gives it to nobody else, aligned and for good.
+    unsafe { GuestMemory::new(region.first, region.bytes as u64) }
 }
