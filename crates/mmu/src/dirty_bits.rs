@@ -12,6 +12,7 @@ use crate::breaks::{Break, Breaks};
 use crate::debts::Debt;
 use crate::dirty::{DirtySet, Initial, bits};
 use crate::embedder::Embedder;
+use crate::frame::Closed;
 use crate::lock::SpinLock;
 use crate::log::{Log, Origin};
 use crate::mmu::{Mmu, State};
@@ -171,7 +172,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let span = table.span(pages);
         for index in table.writable().iter().filter(|index| span.contains(index)) {
             let taken = table.entry(index).take_dirty::<F>();
-            if taken == crate::frame::Closed::Now {
+            if taken == Closed::Now {
                 log.pages.mark(slot.page(table.base_of(index)));
                 if !self.breaks.has(Break::ClearQuietly) {
                     debt.note(taken);

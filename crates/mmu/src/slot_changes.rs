@@ -193,7 +193,7 @@ impl<F: Format> State<F> {
         for root in self.roots.over_mut(spec.space, spec.range) {
             root.zap(spec.range, &mut graves.pages);
         }
-        self.zap_sub_pages(spec.space, spec.range, &mut graves.sub_pages);
+        self.sub_pages.zap(spec.space, spec.range, &mut graves.sub_pages);
     }
 }
 

@@ -20,9 +20,9 @@ use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
 use crate::debts::{Debt, Takes};
 use crate::embedder::Embedder;
+use crate::frame::Closed;
 use crate::mmu::{GuestMemory, Mmu, State};
-use crate::table::Graveyard;
-use vellum_pte::{AddressSpace, Format, Gfn, Gpa, Pfn, SubPageMap};
+use vellum_pte::{AddressSpace, Format, Gfn, Gpa, Pfn, SlotId, SubPageMap};
 
 /// Whether the processor has tables of sub-page permissions and is told to use them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -214,7 +214,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     ) -> Result<usize, SubPageError> {
         let mut debt = self.debts.raise_for(Takes::Mappings, self.context());
         if self.breaks.has(Break::ForbidEarly) {
-            self.forbid_pages_early(range, maps.len(), &mut debt)?;
+            self.forbid_early(range.space, pages(range.first).take(maps.len()), &mut debt);
         }
         let mut state = self.read_side.exclude(&self.embedder);
         state.check_sub_pages(range, maps.len())?;
@@ -245,25 +245,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             state.forbid(space, gfn, debt);
         }
         // A leaf that was closed already asks tables that have changed all the same.
-        debt.note(crate::frame::Closed::Now);
-    }
-
-    /// The deliberate bug [`Break::ForbidEarly`].
-    #[cold]
-    fn forbid_pages_early(
-        &self,
-        range: SubPageRange,
-        count: usize,
-        debt: &mut Debt<'_, E>,
-    ) -> Result<(), SubPageError> {
-        let mut state = self.read_side.exclude(&self.embedder);
-        state.check_sub_pages(range, count)?;
-        for gfn in pages(range.first).take(count) {
-            state.forbid(range.space, gfn, debt);
-        }
-        drop(state);
-        self.context().hold_open();
-        Ok(())
+        debt.note(Closed::Now);
     }
 }
 
@@ -319,18 +301,8 @@ impl<F: Format> State<F> {
         Ok(Changed::Yes)
     }
 
-    /// A slot that is gone or has moved: what tables say of its old pages is nobody's.
-    pub(crate) fn zap_sub_pages(
-        &mut self,
-        space: AddressSpace,
-        range: vellum_pte::GfnRange,
-        graveyard: &mut Graveyard<F::SubPages>,
-    ) {
-        self.sub_pages.zap(space, range, graveyard);
-    }
-
     /// A slot that has come with its maps: tables that are there already learn of them.
-    pub(crate) fn spell_sub_pages(&mut self, id: vellum_pte::SlotId) {
+    pub(crate) fn spell_sub_pages(&mut self, id: SlotId) {
         let Self { slots, sub_pages, .. } = self;
         let Ok(slot) = slots.named(id) else { return };
         let (space, first) = (slot.spec.space, slot.spec.range.first().get());

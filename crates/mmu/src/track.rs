@@ -109,7 +109,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub fn track(&self, space: AddressSpace, gfn: Gfn, mode: TrackMode) -> Result<(), TrackError> {
         let mut debt = self.debts.raise_for(Takes::Mappings, self.context());
         if self.breaks.has(Break::ForbidEarly) {
-            self.forbid_early(space, gfn, &mut debt);
+            self.forbid_early(space, core::iter::once(gfn), &mut debt);
             return self.change_count(space, gfn, |counts, page| counts.add(page, mode)).map(drop);
         }
         let mut state = self.change_count(space, gfn, |counts, page| counts.add(page, mode))?;
@@ -165,12 +165,19 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         }
     }
 
-    /// The deliberate bug [`Break::ForbidEarly`].
+    /// The deliberate bug [`Break::ForbidEarly`]: permission goes before anything says why.
     #[cold]
-    fn forbid_early(&self, space: AddressSpace, gfn: Gfn, debt: &mut Debt<'_, E>) {
+    pub(crate) fn forbid_early(
+        &self,
+        space: AddressSpace,
+        pages: impl Iterator<Item = Gfn>,
+        debt: &mut Debt<'_, E>,
+    ) {
         let mut state = self.read_side.exclude(&self.embedder);
-        if state.in_reach_of_one(space, gfn) {
-            state.forbid(space, gfn, debt);
+        for gfn in pages {
+            if state.in_reach_of_one(space, gfn) {
+                state.forbid(space, gfn, debt);
+            }
         }
         drop(state);
         self.context().hold_open();

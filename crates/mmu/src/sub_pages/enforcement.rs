@@ -66,7 +66,7 @@ impl<F: Format> Enforcement<F> {
         }
     }
 
-    pub(super) fn zap(
+    pub(crate) fn zap(
         &mut self,
         space: AddressSpace,
         range: GfnRange,
