@@ -141,3 +141,9 @@ fn program() -> SlotSpec {
 pub fn done(ran: Ran) {
     assert!(matches!(ran, Ran::Done(_)), "the guest was to finish, and ended with {ran:?}");
 }
+
+/// Has the guest load from its program. What its instructions and its own page tables want of the
+/// second stage is mapped and open then: what follows faults for the data alone.
+pub fn settle_in<P: Processor>(guest: &mut Guest<'_, P>) {
+    done(guest.load(Gpa::new(0)));
+}

@@ -17,7 +17,7 @@ mod slots;
 mod sub_pages;
 mod tracking;
 
-pub use lab::{DATA, DATA_PAGES, Lab, Vm, data, done, layout, page};
+pub use lab::{DATA, DATA_PAGES, Lab, Vm, data, done, layout, page, settle_in};
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,7 +1,7 @@
 //! Write-protect-all: what it costs, and what is paid later.
 
 use crate::Check;
-use crate::lab::{DATA_PAGES, Lab, done, page};
+use crate::lab::{DATA_PAGES, Lab, done, page, settle_in};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -28,6 +28,7 @@ fn push_down<P: Processor>(lab: &Lab<P>) -> String {
     done(guest.store_pages(page(0), DATA_PAGES, 1));
     vm.harvest(Protect::Nothing);
     vm.mmu.write_protect_all();
+    settle_in(&mut guest);
     let before = guest.exits().faults;
     done(guest.store_pages(page(0), DATA_PAGES, 2));
     let faults = guest.exits().faults - before;
@@ -45,6 +46,7 @@ fn reads_under_protect_all<P: Processor>(lab: &Lab<P>) -> String {
     done(guest.store_pages(page(0), DATA_PAGES, 1));
     vm.harvest(Protect::Nothing);
     vm.mmu.write_protect_all();
+    settle_in(&mut guest);
     let before = guest.exits().faults;
     let loads = Work { op: Op::Load, first: page(0), stride: 4096, count: DATA_PAGES, value: 0 };
     done(guest.run(loads));
