@@ -8,9 +8,6 @@ use vm::GuestMemory;
 pub const ENTRY: u64 = 0;
 /// The root of its page tables.
 pub const ROOT: Gpa = Gpa::new(PAGE_SIZE);
-const POINTERS: Gpa = Gpa::new(2 * PAGE_SIZE);
-/// Its page directories: one for each GiB, a page each, one after the other.
-pub const DIRECTORIES: Gpa = Gpa::new(3 * PAGE_SIZE);
 const GIBIBYTES: u64 = 4;
 const ENTRIES: u64 = 512;
 
@@ -29,10 +26,18 @@ pub fn lay_out(memory: GuestMemory, hypercall: Hypercall) {
     let program = instructions();
     put(memory, Gpa::new(ENTRY), program);
     put(memory, Gpa::new(ENTRY + program.len() as u64), &hypercall.bytes());
-    put_entry(memory, ROOT, 0, POINTERS.get() | TABLE);
+    lay_out_tables(memory, ROOT);
+}
+
+/// Writes page tables that map the first 4 GiB one to one, in leaves of 2 MiB. Six pages from `root`
+/// on: the root, the table below it, and a directory for each GiB.
+pub fn lay_out_tables(memory: GuestMemory, root: Gpa) {
+    let following = |pages: u64| Gpa::new(root.get() + pages * PAGE_SIZE);
+    let pointers = following(1);
+    put_entry(memory, root, 0, pointers.get() | TABLE);
     for gibibyte in 0..GIBIBYTES {
-        let directory = Gpa::new(DIRECTORIES.get() + gibibyte * PAGE_SIZE);
-        put_entry(memory, POINTERS, gibibyte, directory.get() | TABLE);
+        let directory = following(2 + gibibyte);
+        put_entry(memory, pointers, gibibyte, directory.get() | TABLE);
         for index in 0..ENTRIES {
             put_entry(memory, directory, index, (gibibyte << 30 | index << 21) | LEAF);
         }

@@ -10,6 +10,6 @@ mod program;
 mod registers;
 
 pub use decode::decode;
-pub use layout::{DIRECTORIES, ENTRY, ROOT, lay_out};
+pub use layout::{ENTRY, ROOT, lay_out, lay_out_tables};
 pub use program::Hypercall;
 pub use registers::Registers;

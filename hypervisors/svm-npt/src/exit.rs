@@ -1,0 +1,37 @@
+//! Why the guest has left, as the processor says it and as the rest of the hypervisor hears it.
+
+use crate::vmcb::{Field, Vmcb};
+use vellum_mmu::Access;
+use vellum_pte::Gpa;
+use vm::Exit;
+
+/// Exit codes (AMD APM vol. 2, appendix C).
+const VMMCALL: u64 = 0x81;
+const NESTED_PAGE_FAULT: u64 = 0x400;
+
+/// Exit info 1 of a nested page fault (AMD APM vol. 2, 15.25.6).
+const WRITE: u64 = 1 << 1;
+const FETCH: u64 = 1 << 4;
+const GUEST_WALK: u64 = 1 << 33;
+
+/// What the exit is, `loaded` being what the guest has loaded if it is done.
+pub(crate) fn decode(vmcb: &Vmcb, loaded: u64) -> Exit {
+    match vmcb.get(Field::ExitCode) {
+        VMMCALL => Exit::Done(loaded),
+        NESTED_PAGE_FAULT => Exit::Fault {
+            gpa: Gpa::new(vmcb.get(Field::ExitInfo2)),
+            access: access(vmcb.get(Field::ExitInfo1)),
+        },
+        other => Exit::Other(other),
+    }
+}
+
+/// Each walk of the guest's own tables counts as a write.
+fn access(info: u64) -> Access {
+    match info {
+        _ if info & GUEST_WALK != 0 => Access::Walk,
+        _ if info & WRITE != 0 => Access::Write,
+        _ if info & FETCH != 0 => Access::Execute,
+        _ => Access::Read,
+    }
+}
