@@ -13,7 +13,6 @@ mod operation;
 mod processor;
 mod state;
 mod vmcb;
-mod walks;
 
 use checks::Lab;
 use processor::Svm;
@@ -26,7 +25,7 @@ fn main() {
     runtime::println!("machine svm-npt: {:?}", Svm::features());
     let lab = Lab::<Svm>::new(guest_memory());
     let mut all = checks::for_every_processor();
-    all.extend(walks::checks());
+    all.extend(x86_guest::walks::checks());
     checks::run(&lab, &all, runtime::print_line);
 }
 

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use vellum_mmu::SubPageHardware;
 use vellum_pte::{Gpa, Level, Npt};
 use vm::{Exit, Features, GuestMemory, Processor, Store, Tables, Work};
+use x86_guest::walks::OwnTables;
 use x86_guest::{Hypercall, Registers};
 
 /// How many shoot-downs there were. A vCPU that has entered since the last one owes none.
@@ -28,18 +29,20 @@ pub(crate) struct Svm {
 }
 
 impl Svm {
-    /// Another root for the guest's own page tables. What the TLB holds of the old ones goes.
-    pub(crate) fn set_page_tables(&mut self, root: Gpa) {
-        self.vmcb.set(Field::Cr3, root.get());
-        self.answered = None;
-    }
-
     /// What this entry has to drop. The count is read before the guest is entered, so that a
     /// shoot-down that comes later is answered at the next entry.
     fn flush(&mut self) -> Flush {
         let count = SHOOT_DOWNS.load(Ordering::SeqCst);
         let owes = self.answered.replace(count) != Some(count);
         if owes { narrowest_flush() } else { Flush::None }
+    }
+}
+
+impl OwnTables for Svm {
+    /// What the TLB holds of the old ones goes.
+    fn set_page_tables(&mut self, root: Gpa) {
+        self.vmcb.set(Field::Cr3, root.get());
+        self.answered = None;
     }
 }
 

@@ -8,6 +8,7 @@ use crate::vmcs::Vmcs;
 use crate::{capabilities, controls, entry, exit, operation, page_log, state};
 use vellum_pte::{Ept, Gpa};
 use vm::{Exit, Features, GuestMemory, Processor, Store, Tables, Work};
+use x86_guest::walks::OwnTables;
 use x86_guest::{Hypercall, Registers};
 
 /// A guest of this CPU's.
@@ -19,12 +20,6 @@ pub(crate) struct Vmx {
 }
 
 impl Vmx {
-    /// Has the guest walk page tables of its own elsewhere.
-    pub(crate) fn set_page_tables(&mut self, root: Gpa) {
-        self.vmcs.load();
-        self.vmcs.set(Field::GuestCr3, root.get());
-    }
-
     fn enter_once(&mut self) {
         // SAFETY: `new` has set every field, and the tables are the library's.
         let entered = unsafe { entry::enter(&mut self.registers, self.entry) };
@@ -32,6 +27,13 @@ impl Vmx {
             panic!("no entry, instruction error {}", self.vmcs.get(Field::InstructionError))
         });
         self.entry = Entry::Resume;
+    }
+}
+
+impl OwnTables for Vmx {
+    fn set_page_tables(&mut self, root: Gpa) {
+        self.vmcs.load();
+        self.vmcs.set(Field::GuestCr3, root.get());
     }
 }
 

@@ -1,16 +1,26 @@
-//! Walks of the guest's own page tables, which count as writes under nested paging.
+//! Walks of the guest's own page tables, which count as writes where the processor sets A and D bits
+//! in the second stage: on NPT always (AMD APM vol. 2, 15.25.6), on EPT where it was told to (Intel
+//! SDM vol. 3C, 29.3.3.2).
 
-use crate::processor::Svm;
+use crate::lay_out_tables;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use checks::{Check, Lab, Vm, done, page};
-use vellum_mmu::{Outcome, Protect, SubPageRange, TrackMode};
-use vellum_pte::SubPageMap;
-use vm::{Guest, Ran, SPACE};
+use vellum_mmu::{DirtyBits, Outcome, Protect, SubPageRange, TrackMode};
+use vellum_pte::{Gpa, SubPageMap};
+use vm::{Guest, Processor, Ran, SPACE};
 
-pub(crate) fn checks() -> Vec<Check<Svm>> {
+/// A processor whose guest can be given other page tables of its own.
+pub trait OwnTables: Processor {
+    /// Has the guest walk the tables at `root` from now on.
+    fn set_page_tables(&mut self, root: Gpa);
+}
+
+/// The checks of processors on which each walk is a write.
+#[must_use]
+pub fn checks<P: OwnTables>() -> Vec<Check<P>> {
     vec![
         Check::new("guest-walk-is-a-write", is_a_write),
         Check::new("guest-walk-of-a-tracked-page", of_a_tracked_page),
@@ -24,15 +34,15 @@ const TABLES: u64 = 16;
 const WALKED: [u64; 3] = [TABLES, TABLES + 1, TABLES + 2];
 
 /// A guest whose page tables are in its data.
-fn guest_with_logged_tables(vm: &Vm<Svm>) -> Guest<'_, Svm> {
-    x86_guest::lay_out_tables(vm.mmu.embedder().memory(), page(TABLES));
+fn guest_with_logged_tables<P: OwnTables>(vm: &Vm<P>) -> Guest<'_, P> {
+    lay_out_tables(vm.mmu.embedder().memory(), page(TABLES));
     let mut guest = vm.guest();
     guest.processor().set_page_tables(page(TABLES));
     guest
 }
 
 /// A guest that only loads has written its page tables all the same, each time anew.
-fn is_a_write(lab: &Lab<Svm>) -> String {
+fn is_a_write<P: OwnTables>(lab: &Lab<P>) -> String {
     let vm = lab.logged();
     let mut guest = guest_with_logged_tables(&vm);
     for round in 0..3 {
@@ -46,7 +56,7 @@ fn is_a_write(lab: &Lab<Svm>) -> String {
 
 /// While a page of its tables is tracked, the guest gets no further by itself: what is emulated is
 /// the instruction that walked, and not a store to that page.
-fn of_a_tracked_page(lab: &Lab<Svm>) -> String {
+fn of_a_tracked_page<P: OwnTables>(lab: &Lab<P>) -> String {
     let vm = lab.logged();
     let mut guest = guest_with_logged_tables(&vm);
     done(guest.store(page(5), 1));
@@ -60,11 +70,12 @@ fn of_a_tracked_page(lab: &Lab<Svm>) -> String {
 }
 
 /// A walk may read no entry that may not be written.
-fn of_a_restricted_page(lab: &Lab<Svm>) -> String {
+fn of_a_restricted_page<P: OwnTables>(lab: &Lab<P>) -> String {
     let vm = lab.logged();
     let mut guest = guest_with_logged_tables(&vm);
     done(guest.store(page(5), 1));
     vm.mmu.activate_sub_pages().expect("memory for sub-pages");
+    guest.load_sub_pages(DirtyBits::Unused);
     let range = SubPageRange::new(SPACE, page(TABLES).gfn());
     let first_denied = SubPageMap::new(!1);
     assert_eq!(vm.mmu.set_sub_pages(range, &[first_denied]), Ok(1));
