@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod capabilities;
+mod checks;
 mod controls;
 mod entry;
 mod exit;
@@ -20,7 +21,7 @@ mod processor;
 mod state;
 mod vmcs;
 
-use checks::Lab;
+use ::checks::Lab;
 use processor::Vmx;
 use vm::{GuestMemory, Processor};
 
@@ -30,7 +31,9 @@ fn main() {
     operation::enter();
     runtime::println!("machine vmx-ept: {:?}", Vmx::features());
     let lab = Lab::<Vmx>::new(guest_memory());
-    checks::run(&lab, &checks::for_every_processor(), runtime::print_line);
+    let mut all = ::checks::for_every_processor();
+    all.extend(checks::checks());
+    ::checks::run(&lab, &all, runtime::print_line);
 }
 
 #[allow(unsafe_code)]
