@@ -5,6 +5,7 @@
 mod compiler;
 mod cpus;
 mod devices;
+pub mod registers;
 mod vectors;
 
 pub use cpus::beside;

@@ -1,32 +1,24 @@
 //! Exceptions: nothing here expects one, so each is reported and ends the run.
 
+use super::registers;
 use crate::{Verdict, console, exit};
-use core::arch::{asm, global_asm};
+use core::arch::global_asm;
 
 global_asm!(include_str!("vectors.s"), report = sym report);
 
-macro_rules! read {
-    ($name:literal) => {{
-        let value: u64;
-        // SAFETY: reading the register has no effect.
-        unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nomem, nostack)) };
-        value
-    }};
-}
-
 /// `number` is the vector's place in the table.
 extern "C" fn report(number: usize) -> ! {
-    let esr = read!("esr_el2");
+    let esr = registers::esr_el2();
     console::print_last(format_args!(
         "failed: {} exception from {} at {:#x}: {}, esr {esr:#x}, address {:#x}, ipa page {:#x}, \
          cpu {}",
         ["synchronous", "interrupt", "fast interrupt", "system error"][number % 4],
         ["EL2 on SP_EL0", "EL2", "a guest", "a 32-bit guest"][number / 4 % 4],
-        read!("elr_el2"),
+        registers::elr_el2(),
         name(esr >> 26 & 0x3f),
-        read!("far_el2"),
-        read!("hpfar_el2") << 8,
-        read!("mpidr_el1") & 0xff,
+        registers::far_el2(),
+        registers::hpfar_el2() << 8,
+        registers::mpidr_el1() & 0xff,
     ));
     exit(Verdict::Failed)
 }

@@ -1,0 +1,114 @@
+//! How stage 2 is walked, and how what was cached of it is dropped.
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+use runtime::aarch64::registers::{
+    hpfar_el2, id_aa64mmfr0_el1, id_aa64mmfr1_el1, par_el1, set_par_el1, set_vttbr_el2,
+};
+use vellum_pte::{Gpa, Level, PAGE_SHIFT, Root};
+use vm::Tables;
+
+/// The number of the one VM in VTTBR_EL2.
+pub(crate) const VMID: u64 = 1 << 48;
+
+/// VTCR_EL2 (Arm ARM D17.2.157).
+const SL0: u32 = 6;
+const WRITE_BACK: u64 = 1 << 8 | 1 << 10;
+const INNER_SHAREABLE: u64 = 3 << 12;
+const PS: u32 = 16;
+const HA: u64 = 1 << 21;
+const HD: u64 = 1 << 22;
+const RES1: u64 = 1 << 31;
+/// 48 bits: more needs other granules, or descriptors of another layout.
+const MOST_PS: u64 = 5;
+
+/// ID_AA64MMFR1_EL1.HAFDBS: A is set by hardware, and D as well.
+const DIRTY: u64 = 2;
+
+/// Whether hardware sets A and D in leaves.
+pub(crate) fn sets_dirty() -> bool {
+    id_aa64mmfr1_el1() & 0xf >= DIRTY
+}
+
+/// VTCR_EL2 for `tables`.
+pub(crate) fn control(tables: &Tables) -> u64 {
+    let hardware = if tables.accessed_dirty { HA | HD } else { 0 };
+    let output = (id_aa64mmfr0_el1() & 0xf).min(MOST_PS);
+    let input = 64 - u64::from(address_bits(tables.shape));
+    input
+        | first_level(tables.shape.level) << SL0
+        | WRITE_BACK
+        | INNER_SHAREABLE
+        | output << PS
+        | hardware
+        | RES1
+}
+
+/// The most address bits that roots of that shape translate. What the VM's limit leaves of them
+/// has no slot.
+pub(crate) fn address_bits(shape: Root) -> u32 {
+    let levels = u32::from(shape.level.get());
+    PAGE_SHIFT + 9 * levels + shape.tables.ilog2()
+}
+
+/// SL0: where walks begin (table D8-12). The library counts levels from the leaves, from 1.
+fn first_level(level: Level) -> u64 {
+    u64::from(level.get()) - 2
+}
+
+/// Makes every CPU forget this VM's translations, those of both stages: on all CPUs at once, without
+/// interrupts.
+pub(crate) fn shoot_down() {
+    // SAFETY: dropping what is cached changes nothing else.
+    unsafe { asm!("dsb ishst", "tlbi vmalls12e1is", "dsb ish", "isb", options(nostack)) };
+}
+
+/// The same on this CPU alone.
+pub(crate) fn forget_here() {
+    // SAFETY: as above.
+    unsafe { asm!("dsb nshst", "tlbi vmalls12e1", "dsb nsh", "isb", options(nostack)) };
+}
+
+/// Makes this CPU forget what it holds for `gpa`: of stage 2 by its address, and of both stages
+/// together wholly, since nobody knows by which virtual address it got there.
+pub(crate) fn forget_address(gpa: Gpa) {
+    let page = gpa.get() >> PAGE_SHIFT;
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "dsb ishst",
+            "tlbi ipas2e1, {page}",
+            "dsb nsh",
+            "tlbi vmalle1",
+            "dsb nsh",
+            "isb",
+            page = in(reg) page,
+            options(nostack),
+        );
+    };
+}
+
+/// The page that HPFAR_EL2 names.
+pub(crate) fn faulting_page() -> Gpa {
+    Gpa::new((hpfar_el2() & 0xfff_ffff_fff0) << 8)
+}
+
+/// Where stage 1 of the guest that was just left takes `address`, or `None` if it does not any more.
+/// HPFAR_EL2 is unknown after a permission fault (Arm ARM D17.2.63).
+pub(crate) fn translate(address: u64) -> Option<Gpa> {
+    let before = par_el1();
+    // SAFETY: PAR_EL1 alone changes, and is put back.
+    let result = unsafe {
+        asm!("at s1e1r, {}", "isb", in(reg) address, options(nostack));
+        let result = par_el1();
+        set_par_el1(before);
+        result
+    };
+    (result & 1 == 0).then(|| Gpa::new((result & 0xf_ffff_ffff_f000) | address & 0xfff))
+}
+
+/// Has this CPU's invalidations name the VM before it has entered it.
+pub(crate) fn prepare() {
+    // SAFETY: stage 2 is off until a vCPU is loaded.
+    unsafe { set_vttbr_el2(VMID) };
+}
