@@ -150,6 +150,13 @@ impl<'m, P: Processor> Guest<'m, P> {
     }
 }
 
+impl<P: Processor> Drop for Guest<'_, P> {
+    /// What this CPU has logged for the guest is handed over as long as there is a handle to do it.
+    fn drop(&mut self) {
+        P::drain_log(&mut |address| self.vcpu.log_stores(SPACE, &[address]));
+    }
+}
+
 fn tables<P: Processor>(mmu: &Mmu<P::Format, Host<P>>, dirty_bits: DirtyBits) -> Tables {
     let features = P::features();
     Tables {

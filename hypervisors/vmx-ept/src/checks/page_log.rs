@@ -23,6 +23,7 @@ pub(crate) fn checks() -> Vec<Check<Vmx>> {
         Check::new("page-log-one-fault-a-table", one_fault_a_table),
         Check::new("page-log-off-and-on", off_and_on),
         Check::new("page-log-of-a-slot-that-moves", of_a_slot_that_moves),
+        Check::new("page-log-of-a-vcpu-that-goes", of_a_vcpu_that_goes),
     ]
 }
 
@@ -140,4 +141,22 @@ fn of_a_slot_that_moves(lab: &Lab<Vmx>) -> String {
     expected.push(40);
     assert_eq!(vm.harvest(Protect::Pages), expected);
     format!("{} pages of both places", expected.len())
+}
+
+/// A vCPU that goes hands over what was logged for it: it is in its VM's log, and in no other's.
+fn of_a_vcpu_that_goes(lab: &Lab<Vmx>) -> String {
+    let first = vm(lab);
+    let mut guest = first.guest();
+    done(guest.store_pages(page(0), 20, 1));
+    drop(guest);
+    assert_eq!(first.harvest(Protect::Pages), (0..20).collect::<Vec<u64>>());
+    let mut guest = first.guest();
+    done(guest.store_pages(page(30), 10, 2));
+    drop(guest);
+    drop(first);
+    let second = vm(lab);
+    let mut guest = second.guest();
+    done(guest.store(page(3), 3));
+    assert_eq!(second.harvest(Protect::Pages), [3]);
+    String::from("20 pages in the log of one VM, 1 in that of the next")
 }
