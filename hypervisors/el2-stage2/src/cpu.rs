@@ -224,6 +224,10 @@ impl Processor for El2 {
         self.registers.pc += store.length;
     }
 
+    fn publish() {
+        stage2::publish();
+    }
+
     fn shoot_down() {
         stage2::shoot_down();
     }

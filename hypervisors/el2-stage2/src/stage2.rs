@@ -69,6 +69,12 @@ pub(crate) fn forget_here() {
     unsafe { asm!("dsb nshst", "tlbi vmalls12e1", "dsb nsh", "isb", options(nostack)) };
 }
 
+/// Makes what was written to a table visible to every walker.
+pub(crate) fn publish() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb ishst", options(nostack)) };
+}
+
 /// Makes this CPU forget what it holds for `gpa`: of stage 2 by its address, and of both stages
 /// together wholly, since nobody knows by which virtual address it got there.
 pub(crate) fn forget_address(gpa: Gpa) {

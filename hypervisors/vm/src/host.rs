@@ -79,6 +79,7 @@ impl<P: Processor> Embedder for Host<P> {
         // SAFETY: the layout is not empty.
         let memory = unsafe { alloc_zeroed(layout(tables)) };
         let entries = NonNull::new(memory.cast::<EntryWord>())?;
+        P::publish();
         let pfn = Pfn::of_address(memory.addr() as u64);
         // SAFETY: zeroed, aligned to its size, ours alone, and allocated until `release_roots`.
         Some(unsafe { Frame::from_raw(pfn, entries) })

@@ -36,6 +36,10 @@ pub trait Processor: Sized {
     /// Takes the guest past the instruction that [`store`](Self::store) told of.
     fn skip(&mut self, store: &Store);
 
+    /// Makes what was written to a new table visible to walkers, before anybody links it: see
+    /// `docs/stage2.md`, "What the hypervisor owes". Nothing on x86.
+    fn publish() {}
+
     /// Makes every CPU forget all translations of the guest: see
     /// [`Embedder::shoot_down`](vellum_mmu::Embedder::shoot_down).
     fn shoot_down();
