@@ -33,6 +33,13 @@ pub(crate) fn run(mut command: Command) -> Result<(), Failure> {
     finish(text, command.stdin(Stdio::null()).status())
 }
 
+/// Runs `command` to its end, and leaves standard output to whoever has results to put there.
+pub(crate) fn run_aside(mut command: Command) -> Result<(), Failure> {
+    let text = spelt(&command);
+    eprintln!("$ {text}");
+    finish(text, command.stdin(Stdio::null()).stdout(std::io::stderr()).status())
+}
+
 /// Whether `program` can be started at all.
 pub(crate) fn starts(program: &str, argument: &str) -> bool {
     let mut command = Command::new(program);
@@ -49,7 +56,7 @@ fn finish(command: String, status: std::io::Result<ExitStatus>) -> Result<(), Fa
 }
 
 /// As a person would type it, the variables in front.
-fn spelt(command: &Command) -> String {
+pub(crate) fn spelt(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
         value.map(|value| format!("{}={:?}", name.to_string_lossy(), value.to_string_lossy()))
     });

@@ -62,6 +62,15 @@ pub(crate) enum Failure {
         /// Why.
         error: object::Error,
     },
+    /// What the machines have shown cannot be written.
+    #[error("{0}")]
+    Json(serde_json::Error),
+    /// Machines have not shown what they were to show.
+    #[error("{objections} checks on hardware are not met")]
+    NotProven {
+        /// How many.
+        objections: usize,
+    },
     /// The freestanding program holds what it must not hold.
     #[error("the freestanding program is not freestanding: {0}")]
     NotFreestanding(String),

@@ -8,6 +8,7 @@ mod deny;
 mod failure;
 mod freestanding;
 mod hardware;
+mod hypervisors;
 mod step;
 mod suite;
 mod tool;

@@ -2,7 +2,8 @@
 
 use crate::cargo::{cargo, run, target};
 use crate::failure::Failure;
-use crate::{deny, freestanding, tool};
+use crate::hardware::Hardware;
+use crate::{deny, freestanding, hypervisors, tool};
 
 /// One proof, and the name it is run by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
@@ -19,6 +20,8 @@ pub(crate) enum Step {
     Loom,
     /// The library runs where there is no std and no libc.
     Freestanding,
+    /// Small hypervisors on the packaged library, on emulated processors of every kind.
+    Hardware(Hardware),
     /// Every deliberate bug makes a migration, or a cell of the failure matrix, fail.
     Breaks,
     /// Every phase of a migration against everything that can go wrong: no page lost, never two guests.
@@ -43,7 +46,7 @@ impl Runs {
 
 impl Step {
     /// All steps, cheapest objections first.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Fmt,
         Self::Clippy,
         Self::Deny,
@@ -51,6 +54,7 @@ impl Step {
         Self::Conformance,
         Self::Loom,
         Self::Freestanding,
+        Self::Hardware(Hardware::USUAL),
         Self::Matrix(Runs::USUAL),
         Self::Breaks,
         Self::Docs,
@@ -71,6 +75,7 @@ impl Step {
             Self::Conformance => "every backend, held to the naive oracles",
             Self::Loom => "the shipped lock-free functions under loom",
             Self::Freestanding => "the library without std and libc",
+            Self::Hardware(_) => "small hypervisors on emulated processors",
             Self::Breaks => "every deliberate bug is caught",
             Self::Matrix(_) => "every phase of a migration against every failure",
             Self::Docs => "the documentation builds, links included",
@@ -81,12 +86,13 @@ impl Step {
     /// Runs it.
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self {
-            Self::Fmt => run(cargo("fmt --all --check")),
+            Self::Fmt => fmt(),
             Self::Clippy => clippy(),
             Self::Units => units(),
             Self::Conformance => run(cargo("test --locked -p vellum-conformance")),
             Self::Loom => loom(),
             Self::Freestanding => freestanding::run(),
+            Self::Hardware(hardware) => hardware.run(),
             Self::Breaks => breaks(),
             Self::Matrix(runs) => matrix(runs),
             Self::Docs => docs(),
@@ -95,10 +101,16 @@ impl Step {
     }
 }
 
+fn fmt() -> Result<(), Failure> {
+    run(cargo("fmt --all --check"))?;
+    hypervisors::fmt()
+}
+
 /// The deliberate bugs' command line is switched on in a second go.
 fn clippy() -> Result<(), Failure> {
     run(cargo("clippy --locked --workspace --all-targets -- -D warnings"))?;
-    run(cargo("clippy --locked -p vellum-cli --features breaks --all-targets -- -D warnings"))
+    run(cargo("clippy --locked -p vellum-cli --features breaks --all-targets -- -D warnings"))?;
+    hypervisors::clippy()
 }
 
 /// Without the conformance suite: it switches the breaks on, and what is tested here is what ships.

@@ -1,8 +1,8 @@
 //! System packages that the proofs need beyond Rust.
 
-use crate::cargo::{run, starts};
-use crate::deny;
+use crate::cargo::{run_aside, starts};
 use crate::failure::Failure;
+use crate::{deny, hardware};
 use std::path::Path;
 use std::process::Command;
 
@@ -29,7 +29,7 @@ enum Sign {
 }
 
 /// Guests are built by a riscv gcc and run under QEMU as well, so that our interpreter and two that
-/// are not ours have to agree.
+/// are not ours have to agree. The small hypervisors run on processors that QEMU and Bochs play.
 const TOOLS: &[Tool] = &[
     Tool { package: "gcc-riscv64-linux-gnu", sign: Sign::Program("riscv64-linux-gnu-gcc") },
     Tool { package: "qemu-system-misc", sign: Sign::Program("qemu-system-riscv64") },
@@ -38,6 +38,16 @@ const TOOLS: &[Tool] = &[
         sign: Sign::File(&[
             "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin",
             "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin",
+        ]),
+    },
+    Tool { package: "qemu-system-x86", sign: Sign::Program("qemu-system-x86_64") },
+    Tool { package: "qemu-system-arm", sign: Sign::Program("qemu-system-aarch64") },
+    Tool { package: "bochs", sign: Sign::File(&["/usr/bin/bochs", "/usr/local/bin/bochs"]) },
+    Tool {
+        package: "bochs-term",
+        sign: Sign::File(&[
+            "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so",
+            "/usr/lib/bochs/plugins/libbx_term_gui.so",
         ]),
     },
 ];
@@ -53,26 +63,30 @@ impl Tool {
 
 /// Sees to it that every tool is there, before an hour of building ends in its absence.
 pub(crate) fn require_all(missing: Missing) -> Result<(), Failure> {
-    require_packages(missing)?;
+    let packages: Vec<&str> = TOOLS.iter().map(|tool| tool.package).collect();
+    require(&packages, missing)?;
+    hardware::require_all(missing)?;
     deny::require(missing)
 }
 
-fn require_packages(missing: Missing) -> Result<(), Failure> {
-    let absent = absent();
+/// Sees to it that some of them are there.
+pub(crate) fn require(packages: &[&str], missing: Missing) -> Result<(), Failure> {
+    let absent = absent(packages);
     match missing {
         _ if absent.is_empty() => Ok(()),
         Missing::Name => Err(Failure::Packages { names: absent.join(" ") }),
-        Missing::Install => install(&absent).and_then(|()| require_packages(Missing::Name)),
+        Missing::Install => install(&absent).and_then(|()| require(packages, Missing::Name)),
     }
 }
 
-fn absent() -> Vec<&'static str> {
-    TOOLS.iter().filter(|tool| !tool.is_present()).map(|tool| tool.package).collect()
+fn absent(packages: &[&str]) -> Vec<&'static str> {
+    let wanted = TOOLS.iter().filter(|tool| packages.contains(&tool.package));
+    wanted.filter(|tool| !tool.is_present()).map(|tool| tool.package).collect()
 }
 
 fn install(packages: &[&str]) -> Result<(), Failure> {
-    run(apt_get(&["update"]))?;
-    run(apt_get(&[&["install", "--yes", "--no-install-recommends"], packages].concat()))
+    run_aside(apt_get(&["update"]))?;
+    run_aside(apt_get(&[&["install", "--yes", "--no-install-recommends"], packages].concat()))
 }
 
 fn apt_get(arguments: &[&str]) -> Command {

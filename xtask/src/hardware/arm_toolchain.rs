@@ -58,6 +58,12 @@ impl ArmToolchain {
         cargo.env("RUSTC", &self.compiler).env(LINKER_VARIABLE, &self.linker);
     }
 
+    /// Has `cargo check` lint with it. Warnings are errors.
+    pub(crate) fn lint_with(&self, cargo: &mut Command) {
+        self.build_with(cargo);
+        cargo.env("RUSTC_WORKSPACE_WRAPPER", &self.lints).env("RUSTFLAGS", "-D warnings");
+    }
+
     /// What a person's shell needs, and how it is used then.
     pub(crate) fn exports(&self) -> String {
         let mut cargo = Command::new("cargo");

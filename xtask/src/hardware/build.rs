@@ -1,0 +1,75 @@
+//! Building the hypervisors from the library's packages.
+
+use super::arm_toolchain::{self, ArmToolchain};
+use super::package::Packages;
+use crate::cargo::{cargo, root, run_aside};
+use crate::failure::Failure;
+use crate::tool::Missing;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A hypervisor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Image {
+    /// On AMD's SVM.
+    SvmNpt,
+}
+
+const X86: &str = "x86_64-unknown-linux-gnu";
+
+impl Image {
+    /// Its package, and its program.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::SvmNpt => "svm-npt",
+        }
+    }
+
+    pub(crate) const fn is_for_arm(self) -> bool {
+        match self {
+            Self::SvmNpt => false,
+        }
+    }
+
+    const fn target(self) -> &'static str {
+        if self.is_for_arm() { arm_toolchain::TARGET } else { X86 }
+    }
+
+    /// Where it is put, with everything that is built under `folder`.
+    pub(crate) fn path(self, folder: &Path) -> PathBuf {
+        builds(folder).join(self.target()).join("release").join(self.name())
+    }
+}
+
+/// Builds `images` from `packages`, all of one architecture at once.
+pub(crate) fn build(folder: &Path, packages: &Packages, images: &[Image]) -> Result<(), Failure> {
+    let (arm, x86): (Vec<Image>, Vec<Image>) = images.iter().partition(|image| image.is_for_arm());
+    if !x86.is_empty() {
+        run_aside(command(folder, packages, &x86, X86))?;
+    }
+    if !arm.is_empty() {
+        let mut command = command(folder, packages, &arm, arm_toolchain::TARGET);
+        ArmToolchain::at_hand(Missing::Name)?.build_with(&mut command);
+        run_aside(command)?;
+    }
+    Ok(())
+}
+
+fn command(folder: &Path, packages: &Packages, images: &[Image], target: &str) -> Command {
+    let mut command = workspace("build --quiet --release --locked --target", target);
+    command.args(images.iter().flat_map(|image| ["--package", image.name()]));
+    packages.patch(&mut command);
+    command.env("CARGO_TARGET_DIR", builds(folder));
+    command
+}
+
+/// `cargo` in the hypervisors' own workspace: its `.cargo/config.toml` names linker and flags.
+fn workspace(words: &str, target: &str) -> Command {
+    let mut command = cargo(words);
+    command.arg(target).current_dir(root().join("hypervisors"));
+    command
+}
+
+fn builds(folder: &Path) -> PathBuf {
+    folder.join("builds")
+}
