@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use runtime::x86_64::read_msr;
 
 /// The instruction was refused. Why, a VMCS says, if there is a current one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,6 +134,14 @@ pub(crate) fn selectors() -> [u16; 7] {
             options(nomem, nostack));
     }
     all
+}
+
+/// The bases of FS and GS, which no descriptor holds.
+pub(crate) fn fs_and_gs_bases() -> [u64; 2] {
+    const FS_BASE: u32 = 0xc000_0100;
+    const GS_BASE: u32 = 0xc000_0101;
+    // SAFETY: every 64-bit processor has the two registers.
+    [FS_BASE, GS_BASE].map(|register| unsafe { read_msr(register) })
 }
 
 /// The base of the segment of a system descriptor, which has 16 bytes.

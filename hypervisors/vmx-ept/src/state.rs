@@ -1,15 +1,11 @@
 //! What a VMCS says of host and guest before the first entry.
-#![allow(unsafe_code)]
 
 use crate::capabilities::Capability;
 use crate::fields::Field;
-use crate::instructions::{gdt, idt, selectors, system_base};
+use crate::instructions::{fs_and_gs_bases, gdt, idt, selectors, system_base};
 use crate::vmcs::Vmcs;
-use runtime::x86_64::{cr0, cr3, cr4, read_msr};
+use runtime::x86_64::{cr0, cr3, cr4};
 use vellum_pte::Gpa;
-
-const FS_BASE: u32 = 0xc000_0100;
-const GS_BASE: u32 = 0xc000_0101;
 
 /// Rights of segments, as a VMCS spells them (Intel SDM vol. 3C, table 25-2).
 const CODE_64: u64 = 0xa09b;
@@ -48,8 +44,7 @@ pub(crate) fn save_host(vmcs: &Vmcs) {
     for (following, selector) in (0..).zip(selectors) {
         vmcs.set_following(Field::HostSelectors, following, u64::from(selector));
     }
-    // SAFETY: every 64-bit processor has the two registers.
-    let (fs, gs) = unsafe { (read_msr(FS_BASE), read_msr(GS_BASE)) };
+    let [fs, gs] = fs_and_gs_bases();
     let bases = [fs, gs, system_base(selectors[6]), gdt().base, idt().base];
     for (following, base) in (0..).zip(bases) {
         vmcs.set_following(Field::HostBases, following, base);
