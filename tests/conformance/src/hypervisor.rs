@@ -1,21 +1,25 @@
 //! A hypervisor of our own, as small as one can be: frames from the heap, memory that exists where
 //! it was written and may move, CPUs that are numbers, and a TLB for each. It counts, takes
-//! snapshots of all table frames, runs out of frames and forgets shoot-downs, all on request.
+//! snapshots of all table frames, runs out of frames and forgets shoot-downs, all on request. Its processors
+//! log the pages whose D bits they set, if asked to.
 #![allow(unsafe_code)]
 
 mod cpu;
 mod frames;
 mod host;
+mod page_log;
 mod sub_pages;
 mod tlb;
 mod walk;
 
-pub use cpu::{By, Cpu, OnRetry, Refused, Told, VirtualCpu, Way};
+pub use cpu::{By, Cpu, Entry, Forged, OnRetry, Presence, Refused, Told, VirtualCpu, Way};
 pub use frames::{Snapshot, changed_entries};
 pub use host::{Backings, Change, Home, HostMemory, Rule};
+pub use page_log::PageLogging;
 
 use crate::script::LocalFlushes;
 use frames::Bank;
+use page_log::PageLog;
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
@@ -24,7 +28,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tlb::Tlb;
 use vellum_memory::guest::Page;
 use vellum_mmu::{AccessedBits, Backing, Embedder, Frame, GuestPage, NoBacking, Scope};
-use vellum_pte::{Gfn, Gpa, Level};
+use vellum_pte::{AddressSpace, Gfn, Gpa, Level};
 
 /// Whoever wants to say when an embedder's memory ends. The embedder's own bookkeeping calls it
 /// too, so that only the library's allocations are counted.
@@ -69,6 +73,8 @@ pub struct Hypervisor<M = Plenty> {
     most_frames: AtomicUsize,
     host: Mutex<HostMemory>,
     tlbs: [Mutex<Tlb>; MOST_CPUS],
+    page_logging: PageLogging,
+    page_logs: [Mutex<PageLog>; MOST_CPUS],
     shoot_downs: AtomicU64,
     /// Which shoot-down does nothing; from 1 on.
     forgotten: AtomicU64,
@@ -100,6 +106,8 @@ impl<M: Memory> Hypervisor<M> {
             most_frames: AtomicUsize::new(usize::MAX),
             host: Mutex::default(),
             tlbs: std::array::from_fn(|_| Mutex::default()),
+            page_logging: PageLogging::Absent,
+            page_logs: std::array::from_fn(|_| Mutex::default()),
             shoot_downs: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
             local_flushes: LocalFlushes::Made,
@@ -118,6 +126,12 @@ impl<M: Memory> Hypervisor<M> {
     #[must_use]
     pub fn with_accessed_bits(self, accessed: AccessedBits) -> Self {
         Self { accessed, ..self }
+    }
+
+    /// With processors that log the pages whose D bits they set, or not.
+    #[must_use]
+    pub fn with_page_logs(self, page_logging: PageLogging) -> Self {
+        Self { page_logging, ..self }
     }
 
     /// Whose `flush_local` does something or nothing.
@@ -252,6 +266,17 @@ impl<M: Memory> Embedder for Hypervisor<M> {
 
     fn write(&self, page: GuestPage, offset: u64, bytes: &[u8]) -> Result<(), NoBacking> {
         self.memory.unlimited(|| locked(&self.host).write(home(page), offset, bytes))
+    }
+
+    fn drain_logs(&self, log: &mut dyn FnMut(AddressSpace, u64)) {
+        if self.page_logging != PageLogging::Kept {
+            return;
+        }
+        for page_log in &self.page_logs {
+            let (space, entries) = self.memory.unlimited(|| locked(page_log).drain());
+            entries.iter().for_each(|address| log(space, *address));
+            self.memory.unlimited(|| drop(entries));
+        }
     }
 }
 

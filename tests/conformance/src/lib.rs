@@ -24,6 +24,7 @@
 //! | `many_slots`, `bookkeeping` | thousands of slots, and what is kept beside the tables |
 //! | `tracking`, `listeners`, `sub_pages` | who hears of writes, what stays denied, and what others got wrong |
 //! | `bad_input`, `half_way` | that a refused call changes nothing, wherever memory ends |
+//! | `rings` | dirty rings and page-modification logs, law by law |
 //! | `metadata` | what tracking and maps take, counted and resident |
 //! | `devices` | rust-vmm's devices, in both logs |
 //! | `known_mistakes`, `slots_under_running_vcpus` | what others got wrong |

@@ -3,11 +3,13 @@
 mod log;
 mod memory;
 mod restrictions;
+mod rings;
 mod used;
 
 pub use log::{Clearing, Log, Pages, Writer};
 pub use memory::Contents;
 pub use restrictions::{Attempt, Heard, Restrictions, Stays};
+pub use rings::{Named, RingShape, Rings, Room};
 use used::Meanwhile;
 pub use used::{Accessed, Used};
 
@@ -33,6 +35,8 @@ pub struct Model {
     held_up: Vec<GfnRange>,
     /// What holds for the VM about tracked and restricted pages.
     pub restrictions: Restrictions,
+    /// The vCPUs' dirty rings, if they have some.
+    pub rings: Option<Rings>,
     shape: Shape,
 }
 
@@ -118,7 +122,7 @@ impl Model {
     #[must_use]
     pub fn new(shape: Shape) -> Self {
         let (slots, contents, invalid, held_up, restrictions) = Default::default();
-        Self { slots, contents, invalid, held_up, restrictions, shape }
+        Self { slots, contents, invalid, held_up, restrictions, rings: None, shape }
     }
 
     /// Whether a slot may be created, and whatever stands in its way if not.
@@ -183,6 +187,7 @@ impl Model {
             slot.spec.range = spec.range;
             slot.used.forget_all();
             slot.tracked.clear();
+            slot.log.iter_mut().for_each(Log::protect);
             self.restrictions.tell(&Heard::removed(&before));
         }
         let slot = self.slots.get_mut(&spec.id).expect("it is there");
@@ -301,7 +306,7 @@ impl Model {
             self.may_write(space, part.at.gfn())?;
             self.first_denied(space, part).map_or(Ok(()), |denial| Err(Refusal::Denied(denial)))
         })?;
-        let (written, result) = self.put(space, gpa, bytes);
+        let (written, result) = self.put(space, gpa, bytes, Writer::Seen);
         if written > 0 {
             let bytes = bytes[..written].to_vec();
             self.restrictions.tell(&Heard::Written { space, gpa, bytes, origin });
@@ -309,17 +314,28 @@ impl Model {
         result
     }
 
-    /// What a processor stores, having asked for every page.
+    /// What a CPU's processor stores, having asked for every page.
     ///
     /// # Panics
     /// There is nothing behind one of them.
-    pub fn store(&mut self, space: AddressSpace, gpa: Gpa, bytes: &[u8]) {
-        let stored = self.put(space, gpa, bytes);
+    pub fn store(&mut self, cpu: usize, space: AddressSpace, gpa: Gpa, bytes: &[u8]) {
+        let by = if self.rings.is_some() { Writer::HasRing } else { Writer::Seen };
+        let stored = self.put(space, gpa, bytes, by);
         assert_eq!(stored, (bytes.len(), Ok(())), "the model refuses a store at {gpa}");
+        for part in parts(gpa, bytes.len()) {
+            let gfn = part.at.gfn();
+            self.in_rings(space, gfn, |rings, named, log| rings.store(cpu, named, log));
+        }
     }
 
     /// Writes byte by byte, as far as there is memory. How far that was.
-    fn put(&mut self, space: AddressSpace, gpa: Gpa, bytes: &[u8]) -> (usize, Result<(), Refusal>) {
+    fn put(
+        &mut self,
+        space: AddressSpace,
+        gpa: Gpa,
+        bytes: &[u8],
+        by: Writer,
+    ) -> (usize, Result<(), Refusal>) {
         for (written, byte) in bytes.iter().enumerate() {
             let at = Gpa::new(gpa.get() + written as u64);
             let home = self.at(space, at.gfn()).map(|slot| slot.home(at.gfn()));
@@ -330,7 +346,7 @@ impl Model {
                 }
                 Some(home) => self.contents.put(home, at.offset(), *byte),
             }
-            self.mark(space, at.gfn(), Writer::Seen);
+            self.mark(space, at.gfn(), by);
         }
         (bytes.len(), Ok(()))
     }

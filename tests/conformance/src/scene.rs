@@ -6,13 +6,15 @@ mod log;
 mod memory;
 mod op;
 mod restrictions;
+mod rings;
 mod slots;
 
 pub use host::{BoardMemory, Host};
+use op::Leaves;
 pub use op::{Fixed, Op};
 
 use crate::hypervisor::{Cpu, Home};
-use crate::model::{Model, Refusal, Shape};
+use crate::model::{Model, Refusal, RingShape, Rings, Shape};
 use restrictions::Listening;
 use std::collections::BTreeMap;
 use vellum_mmu::{CounterSnapshot, DirtyBits, Embedder, Event, LogError, Mmu, SubPageForm};
@@ -68,7 +70,7 @@ pub struct Scene<'m, F: Format, E: Embedder, C> {
     /// How exact harvests have to be.
     pub exactness: Exactness,
     /// How the library logs: where by D bits, whoever looks into a log collects them.
-    pub dirty_bits: DirtyBits,
+    dirty_bits: DirtyBits,
     /// Called before each call to the library.
     pub before_call: fn(),
     /// Called after it.
@@ -101,6 +103,12 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
         }
     }
 
+    /// Its writes are logged by D bits, or not, and its vCPUs have rings of a shape, or not.
+    pub fn logs_by(&mut self, dirty_bits: DirtyBits, rings: Option<RingShape>) {
+        self.dirty_bits = dirty_bits;
+        self.model.rings = rings.map(|shape| Rings::new(shape, dirty_bits, self.cpus.len()));
+    }
+
     /// Does `op` to both.
     ///
     /// # Errors
@@ -109,9 +117,18 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     /// # Panics
     /// The two differ.
     pub fn apply(&mut self, op: &Op) -> Result<(), OutOfMemory> {
+        let keeps = op.keeps_leaves();
+        self.note_leaves(keeps);
         let done = self.apply_unheard(op);
+        self.note_leaves(keeps);
         self.compare_heard();
         done
+    }
+
+    fn note_leaves(&mut self, after: Leaves) {
+        if after == Leaves::MayChange {
+            self.model.may_have_protected();
+        }
     }
 
     fn apply_unheard(&mut self, op: &Op) -> Result<(), OutOfMemory> {
@@ -125,6 +142,8 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
             Op::Track { .. } | Op::Untrack { .. } => self.apply_to_restrictions(op),
             Op::Activate | Op::AllowNested => self.apply_to_restrictions(op),
             Op::SetMaps { .. } | Op::GetMaps { .. } => self.apply_to_restrictions(op),
+            Op::HarvestRings | Op::ResetRings(_) | Op::Flood { .. } => self.apply_to_rings(op),
+            Op::Leave(_) | Op::Forge { .. } => self.apply_to_rings(op),
             _ => self.apply_to_log(op),
         }
     }
@@ -134,7 +153,9 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     /// # Panics
     /// The two differ.
     pub fn finish(&mut self) {
+        self.empty_rings();
         self.take_all();
+        self.assert_nothing_owed();
         self.compare_watched();
         let written = self.host.written();
         let near = self.ground.base..self.ground.base + self.ground.span.min(4096);

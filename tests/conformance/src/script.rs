@@ -1,6 +1,7 @@
 //! A VM of the suite's hypervisor, a list of operations, and what the model says to it.
 
-use crate::hypervisor::{Hypervisor, OnRetry, Plenty, Rule, Told, VirtualCpu};
+use crate::hypervisor::{Hypervisor, OnRetry, PageLogging, Plenty, Rule, Told, VirtualCpu};
+use crate::model::RingShape;
 use crate::scene::{Ground, Op, Scene};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +28,10 @@ pub struct Setup {
     pub told: Told,
     /// Whether stores are logged by their D bits.
     pub dirty_bits: DirtyBits,
+    /// Who hears of the pages that hardware has logged, where it logs by D bits.
+    pub page_logging: PageLogging,
+    /// Its vCPUs' dirty rings.
+    pub rings: Option<RingShape>,
     /// Whether they flush an address that was just opened.
     pub local_flushes: LocalFlushes,
     /// The shoot-down that does nothing; from 1 on.
@@ -52,6 +57,7 @@ impl Setup {
         let (accessed, sub_pages) = (AccessedBits::Set, SubPageHardware::Present);
         let (local_flushes, forgotten, broken) = (LocalFlushes::Made, None, None);
         let (told, dirty_bits) = (Told::Yes, DirtyBits::Unused);
+        let (page_logging, rings) = (PageLogging::Kept, None);
         Self {
             ground,
             rule,
@@ -59,6 +65,8 @@ impl Setup {
             sub_pages,
             told,
             dirty_bits,
+            page_logging,
+            rings,
             local_flushes,
             forgotten,
             broken,
@@ -82,6 +90,7 @@ impl Setup {
         let hypervisor = Hypervisor::with_memory(Plenty)
             .backed_by(self.rule)
             .with_accessed_bits(self.accessed)
+            .with_page_logs(self.page_logs())
             .with_local_flushes(self.local_flushes);
         self.forgotten.iter().for_each(|number| hypervisor.forget_shoot_down(*number));
         let config = Config {
@@ -90,6 +99,7 @@ impl Setup {
             accessed: self.accessed,
             sub_pages: self.sub_pages,
             dirty_bits: self.dirty_bits,
+            ring: self.rings.map(RingShape::size),
             broken: self.broken,
             ..Config::default()
         };
@@ -107,8 +117,15 @@ impl Setup {
         };
         let cpus = (0..).zip(SPACES).map(cpu).collect();
         let mut scene = Scene::new(mmu, mmu.embedder(), cpus, self.ground);
-        scene.dirty_bits = self.dirty_bits;
+        scene.logs_by(self.dirty_bits, self.rings);
         scene
+    }
+
+    fn page_logs(&self) -> PageLogging {
+        match self.dirty_bits {
+            DirtyBits::Unused | DirtyBits::Scanned => PageLogging::Absent,
+            DirtyBits::Logged => self.page_logging,
+        }
     }
 }
 

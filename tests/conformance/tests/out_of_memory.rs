@@ -5,12 +5,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use vellum_conformance::hypervisor::{
-    Backings, Change, Hypervisor, Memory, OnRetry, Rule, VirtualCpu,
+    Backings, Change, Hypervisor, Memory, OnRetry, PageLogging, Rule, VirtualCpu,
 };
-use vellum_conformance::model::Stays;
+use vellum_conformance::model::{RingShape, Stays};
 use vellum_conformance::scene::{Exactness, Ground, Op, OutOfMemory, Scene};
 use vellum_mmu::{
-    AccessedBits, Config, DirtyBits, Initial, LogMode, Mmu, SlotAccess, SubPageHardware,
+    AccessedBits, Again, Config, DirtyBits, Initial, LogMode, Mmu, SlotAccess, SubPageHardware,
 };
 use vellum_pte::{AddressSpace, Ept, Format, Npt, Stage2};
 
@@ -137,6 +137,7 @@ fn scenario() -> Vec<Op> {
     ops.extend(huge_leaves());
     ops.extend(changes());
     ops.extend(many_slots());
+    ops.extend(rings());
     ops
 }
 
@@ -246,6 +247,28 @@ fn many_slots() -> Vec<Op> {
     slots.chain([store(1, 1210), Op::TakePages(110)]).collect()
 }
 
+/// More pages than a ring has entries, vCPUs that go and come, and both ways to take entries back. Slot 2
+/// is logged.
+fn rings() -> Vec<Op> {
+    let flood = Op::Flood { cpu: 1, first: 100, pages: 140 };
+    vec![
+        store(1, 90),
+        Op::HarvestRings,
+        Op::ResetRings(Again::Pages),
+        flood.clone(),
+        Op::Leave(1),
+        Op::Leave(4),
+        store(1, 91),
+        store(4, 92),
+        Op::HarvestRings,
+        store(4, 93),
+        Op::ResetRings(Again::Everything),
+        flood,
+        Op::TakePages(2),
+        Op::Leave(7),
+    ]
+}
+
 /// What the VM is like.
 #[derive(Clone, Copy, Debug)]
 struct Hardware {
@@ -253,11 +276,12 @@ struct Hardware {
     backings: Backings,
     accessed: AccessedBits,
     dirty_bits: DirtyBits,
+    rings: Option<RingShape>,
 }
 
 /// How often the scenario was told that there is no memory.
 fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
-    let Hardware { address_bits, backings, accessed, dirty_bits } = hardware;
+    let Hardware { address_bits, backings, accessed, dirty_bits, rings } = hardware;
     let sub_pages = SubPageHardware::Present;
     let config = Config {
         spaces: 2,
@@ -265,12 +289,18 @@ fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
         accessed,
         sub_pages,
         dirty_bits,
+        ring: rings.map(RingShape::size),
         ..Config::default()
+    };
+    let page_logs = match dirty_bits {
+        DirtyBits::Logged => PageLogging::Kept,
+        DirtyBits::Unused | DirtyBits::Scanned => PageLogging::Absent,
     };
     let rule = Rule { backings, skew: 1 << 18 };
     let mmu = twice(|| {
         let hypervisor = unlimited(|| Hypervisor::with_memory(Limited).backed_by(rule));
-        Mmu::<F, _>::new(hypervisor.with_accessed_bits(accessed), config)
+        let hypervisor = hypervisor.with_accessed_bits(accessed).with_page_logs(page_logs);
+        Mmu::<F, _>::new(hypervisor, config)
     });
     let cpu = |number| {
         let space = AddressSpace(u16::from(number % 3 == 1));
@@ -280,7 +310,7 @@ fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
     let ground = Ground { grain: backings.grain(), ..Ground::of_bits(address_bits) };
     let mut scene = Scene::new(&mmu, mmu.embedder(), (0..CPUS).map(cpu).collect(), ground);
     scene.exactness = exactness;
-    scene.dirty_bits = dirty_bits;
+    scene.logs_by(dirty_bits, rings);
     scene.before_call = || WHOSE.set(Whose::Library);
     scene.after_call = || WHOSE.set(Whose::Suite);
     let mut told = 0;
@@ -295,16 +325,22 @@ fn run<F: Format>(hardware: Hardware, exactness: Exactness) -> u64 {
 }
 
 fn survives_every_failure<F: Format>(address_bits: u32, accessed: AccessedBits) {
-    let dirty_bits = DirtyBits::Unused;
+    let (dirty_bits, rings) = (DirtyBits::Unused, None);
     for backings in [Backings::Small, Backings::Large] {
-        survives_each::<F>(Hardware { address_bits, backings, accessed, dirty_bits });
+        survives_each::<F>(Hardware { address_bits, backings, accessed, dirty_bits, rings });
     }
 }
 
 fn survives_every_failure_by_dirty_bits<F: Format>(address_bits: u32) {
     let (backings, accessed) = (Backings::Large, AccessedBits::Set);
-    let dirty_bits = DirtyBits::Scanned;
-    survives_each::<F>(Hardware { address_bits, backings, accessed, dirty_bits });
+    let (dirty_bits, rings) = (DirtyBits::Scanned, None);
+    survives_each::<F>(Hardware { address_bits, backings, accessed, dirty_bits, rings });
+}
+
+fn survives_every_failure_with_rings<F: Format>(address_bits: u32, dirty_bits: DirtyBits) {
+    let (backings, accessed) = (Backings::Large, AccessedBits::Set);
+    let rings = Some(RingShape::least(dirty_bits));
+    survives_each::<F>(Hardware { address_bits, backings, accessed, dirty_bits, rings });
 }
 
 fn survives_each<F: Format>(hardware: Hardware) {
@@ -337,4 +373,10 @@ fn no_failed_allocation_loses_anything_on_arm() {
     survives_every_failure::<Stage2>(40, AccessedBits::Set);
     survives_every_failure::<Stage2>(36, AccessedBits::NotSet);
     survives_every_failure_by_dirty_bits::<Stage2>(40);
+}
+
+#[test]
+fn no_failed_allocation_loses_anything_that_rings_and_page_logs_have() {
+    survives_every_failure_with_rings::<Npt>(48, DirtyBits::Unused);
+    survives_every_failure_with_rings::<Ept>(48, DirtyBits::Logged);
 }

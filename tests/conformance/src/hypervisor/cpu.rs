@@ -7,7 +7,7 @@ use vellum_machine::emulation::EmulatedStore;
 use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::guest::Page;
-use vellum_mmu::{Access, Denial, Mmu, Origin, Outcome, Vcpu, WriteError};
+use vellum_mmu::{Access, Denial, Mmu, Origin, Outcome, RingFull, Vcpu, WriteError};
 use vellum_pte::{AddressSpace, ClosedTable, Format, Gpa, PAGE_SIZE, Pfn, SubPageEvent};
 
 /// Why an access did not happen.
@@ -63,6 +63,35 @@ pub enum Told {
     NotYet,
 }
 
+/// Whether a CPU may enter the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// It may.
+    Granted,
+    /// Its dirty ring is full.
+    KeptOut,
+    /// It may: if its ring is full, it empties all rings by itself, and nobody else gets to know.
+    MakesRoom,
+}
+
+/// Whether there is a vCPU where there was none, or the other way round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// Nothing has changed.
+    AsItWas,
+    /// There is, or there is not.
+    Changed,
+}
+
+/// Whether a page-modification log has an entry that its processor did not write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forged {
+    /// It has.
+    Written,
+    /// There is no log, or it has no room.
+    NotWritten,
+}
+
 /// A CPU, in one address space.
 pub trait Cpu {
     /// What it does where memory is being changed.
@@ -78,6 +107,28 @@ pub trait Cpu {
 
     /// Enters the guest anew, in its space: from now on it knows which tables there are.
     fn enter(&mut self, space: AddressSpace);
+
+    /// Whether it may.
+    fn may_enter(&self) -> Entry;
+
+    /// Its vCPU goes, if it has one. Not all can do without.
+    fn leave(&mut self) -> Presence {
+        Presence::AsItWas
+    }
+
+    /// It has one again.
+    ///
+    /// # Errors
+    /// No memory for it.
+    fn come(&mut self) -> Result<Presence, vellum_mmu::OutOfMemory> {
+        Ok(Presence::AsItWas)
+    }
+
+    /// Somebody writes an entry to its page-modification log.
+    fn forge(&mut self, address: u64) -> Forged {
+        let _ = address;
+        Forged::NotWritten
+    }
 
     /// Stores up to 16 bytes at `at`, across pages too. Who made it.
     ///
@@ -111,6 +162,10 @@ impl<F: WalkedFormat> Cpu for Port<'_, F> {
 
     fn enter(&mut self, space: AddressSpace) {
         self.enter_space(space).expect("it is in there");
+    }
+
+    fn may_enter(&self) -> Entry {
+        Entry::MakesRoom
     }
 
     fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Way, Refused> {
@@ -158,9 +213,9 @@ fn refused(error: BusError) -> Refused {
 /// not enough: there a refusal stays until it is flushed.
 pub struct VirtualCpu<'m, F: Format, M: Memory> {
     pub(super) mmu: &'m Mmu<F, Hypervisor<M>>,
-    vcpu: Vcpu<'m, F, Hypervisor<M>>,
+    pub(super) vcpu: Option<Vcpu<'m, F, Hypervisor<M>>>,
     pub(super) space: AddressSpace,
-    number: usize,
+    pub(super) number: usize,
     on_retry: OnRetry,
     pub(super) told: Told,
 }
@@ -179,6 +234,8 @@ pub(super) enum Stopped {
     Changed,
     /// The walk of the sub-page permission table ended so.
     AtSubPages(SubPageEvent),
+    /// D would be set, and the page-modification log is full.
+    LogFull,
 }
 
 /// An access that the processor does not make.
@@ -200,19 +257,23 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
         space: AddressSpace,
     ) -> Result<Self, vellum_mmu::OutOfMemory> {
         let (on_retry, told) = (OnRetry::Waits, Told::Yes);
-        Ok(Self { mmu, vcpu: mmu.vcpu()?, space, number, on_retry, told })
+        let cpu = Self { mmu, vcpu: Some(mmu.vcpu()?), space, number, on_retry, told };
+        cpu.claim_page_log();
+        Ok(cpu)
     }
 
     /// One that does so where memory is being changed.
     #[must_use]
-    pub fn that(self, on_retry: OnRetry) -> Self {
-        Self { on_retry, ..self }
+    pub fn that(mut self, on_retry: OnRetry) -> Self {
+        self.on_retry = on_retry;
+        self
     }
 
     /// One that was told so.
     #[must_use]
-    pub fn told(self, told: Told) -> Self {
-        Self { told, ..self }
+    pub fn told(mut self, told: Told) -> Self {
+        self.told = told;
+        self
     }
 
     /// Does `act` to the frames behind the pages of an access: by the TLB if it can, else by the
@@ -235,7 +296,7 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
                 Stopped::Changed => continue,
                 // Arm keeps a translation that refuses (Arm ARM D8.16).
                 Stopped::Refused if is_arm::<F>() => {}
-                Stopped::AtSubPages(_) => {}
+                Stopped::AtSubPages(_) | Stopped::LogFull => {}
                 _ => hypervisor.memory.unlimited(|| tlb.forget(part.at.gfn())),
             }
             drop(tlb);
@@ -247,9 +308,14 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
     /// Asks the library; gives how much nearer that is to for ever.
     fn exit(&mut self, at: Gpa, access: Access, stopped: Stopped) -> Result<usize, NotMade> {
         RUNNING.set(self.number);
+        if let Stopped::LogFull = stopped {
+            self.hand_over_page_log();
+            return Ok(1);
+        }
+        let vcpu = self.vcpu.as_mut().expect("it has come");
         let outcome = match stopped {
-            Stopped::AtSubPages(event) => self.vcpu.sub_page_event(self.space, at, event),
-            _ => self.vcpu.fault(self.space, at, access),
+            Stopped::AtSubPages(event) => vcpu.sub_page_event(self.space, at, event),
+            _ => vcpu.fault(self.space, at, access),
         };
         Err(NotMade::Refused(match (outcome, self.on_retry) {
             (Outcome::Mapped | Outcome::Spurious, _) => return Ok(1),
@@ -295,6 +361,12 @@ impl<'m, F: Format, M: Memory> VirtualCpu<'m, F, M> {
     }
 }
 
+impl<F: Format, M: Memory> Drop for VirtualCpu<'_, F, M> {
+    fn drop(&mut self) {
+        self.hand_over_page_log();
+    }
+}
+
 /// Whether the processor is one whose tables carry no permissions, and which keeps a refusal.
 pub(super) const fn is_arm<F: Format>() -> bool {
     matches!(F::CLOSED_TABLE, ClosedTable::Parked)
@@ -316,6 +388,31 @@ impl<F: Format, M: Memory> Cpu for VirtualCpu<'_, F, M> {
     /// It asks for the root of sub-page permissions at each access.
     fn enter(&mut self, space: AddressSpace) {
         assert_eq!(space, self.space, "it stays there for good");
+    }
+
+    fn may_enter(&self) -> Entry {
+        match self.vcpu.as_ref().expect("it has come").may_enter() {
+            Ok(()) => Entry::Granted,
+            Err(RingFull) => Entry::KeptOut,
+        }
+    }
+
+    /// What it has logged does not go with it.
+    fn leave(&mut self) -> Presence {
+        self.hand_over_page_log();
+        self.vcpu.take().map_or(Presence::AsItWas, |_| Presence::Changed)
+    }
+
+    fn come(&mut self) -> Result<Presence, vellum_mmu::OutOfMemory> {
+        if self.vcpu.is_some() {
+            return Ok(Presence::AsItWas);
+        }
+        self.vcpu = Some(self.mmu.vcpu()?);
+        Ok(Presence::Changed)
+    }
+
+    fn forge(&mut self, address: u64) -> Forged {
+        self.forge_entry(address)
     }
 
     fn store_bytes(&mut self, at: Gpa, bytes: &[u8], by: By) -> Result<Way, Refused> {

@@ -138,9 +138,18 @@ impl<F: Format, M: Memory> VirtualCpu<'_, F, M> {
         access: Access,
     ) -> Result<Leaf, Stopped> {
         let dirty = leaf.dirty || is_store(access);
+        let sets_dirty = dirty && !leaf.dirty;
+        if sets_dirty {
+            self.log_has_room()?;
+        }
         let used = Leaf { accessed: true, dirty, ..leaf };
-        let updated = self.update(at, raw, F::encode(Entry::Leaf(used), at.1));
-        if updated { Ok(used) } else { Err(Stopped::Changed) }
+        if !self.update(at, raw, F::encode(Entry::Leaf(used), at.1)) {
+            return Err(Stopped::Changed);
+        }
+        if sets_dirty {
+            self.log_dirty(at.2.gpa());
+        }
+        Ok(used)
     }
 
     /// Any CPU may walk at any time: no TLB may hold another size. One that is busy is passed over.

@@ -1,5 +1,6 @@
 //! A slot's dirty log, as sets of pages.
 
+use super::rings::Leaves;
 use std::ops::Range;
 use vellum_memory::RegionSet;
 use vellum_mmu::{ClearError, ClearRange, Initial};
@@ -17,6 +18,14 @@ impl Pages {
         Self { words: vec![0; usize::try_from(pages.div_ceil(64)).expect("a slot")] }
     }
 
+    /// All of a slot's.
+    #[must_use]
+    pub fn all(pages: u64) -> Self {
+        let mut all = Self::none(pages);
+        (0..pages).for_each(|page| all.insert(page));
+        all
+    }
+
     /// What a harvest named.
     #[must_use]
     pub fn named(set: &RegionSet) -> Self {
@@ -29,8 +38,14 @@ impl Pages {
         self.words[index(page)] |= 1 << (page % 64);
     }
 
-    fn remove(&mut self, page: u64) {
+    /// Takes a page out.
+    pub(super) fn remove(&mut self, page: u64) {
         self.words[index(page)] &= !(1 << (page % 64));
+    }
+
+    /// Takes all out.
+    pub(super) fn clear(&mut self) {
+        self.words.fill(0);
     }
 
     /// Whether a page is in it.
@@ -71,12 +86,16 @@ fn index(page: u64) -> usize {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log {
     pages: u64,
-    /// The dirty pages.
+    /// The dirty pages; in a VM with rings, those that are in the bitmap.
     pub dirty: Pages,
     /// Pages that may be named although they are clean: a write was reported in their group of 64,
     /// and where the guest has mapped nothing near, the library may keep such a mark for the whole
-    /// group: marking never allocates.
+    /// group: marking never allocates. In a VM with rings also
+    /// what may be in one of them instead.
     pub loose: Pages,
+    /// Pages that a vCPU has written: in a ring, in the bitmap, or harvested and not taken back.
+    pub ringed: Pages,
+    pub(super) leaves: Leaves,
 }
 
 /// How the library learns of a write.
@@ -86,6 +105,8 @@ pub enum Writer {
     Seen,
     /// It is told afterwards, by `mark_dirty`.
     Reported,
+    /// It sees it, and it is a vCPU that has a ring: no affair of the bitmap.
+    HasRing,
 }
 
 /// How well a clear can tell pages of one group apart.
@@ -101,31 +122,72 @@ impl Log {
     /// A log of a slot of so many pages.
     #[must_use]
     pub fn new(pages: u64, initial: Initial) -> Self {
-        let mut dirty = Pages::none(pages);
-        if initial == Initial::AllSet {
-            (0..pages).for_each(|page| dirty.insert(page));
-        }
-        Self { pages, dirty, loose: Pages::none(pages) }
+        let (dirty, leaves) = match initial {
+            Initial::Clean => (Pages::none(pages), Leaves::closed(pages)),
+            Initial::AllSet => (Pages::all(pages), Leaves::unknown(pages)),
+        };
+        Self { pages, dirty, loose: Pages::none(pages), ringed: Pages::none(pages), leaves }
     }
 
     /// Marks a page.
     pub fn mark(&mut self, page: u64, by: Writer) {
-        self.dirty.insert(page);
-        if by == Writer::Reported {
-            let group = page & !63;
-            (group..self.pages.min(group + 64)).for_each(|page| self.loose.insert(page));
+        match by {
+            Writer::Seen => self.dirty.insert(page),
+            Writer::Reported => {
+                self.dirty.insert(page);
+                self.may_be_reported(page);
+            }
+            Writer::HasRing => {}
         }
     }
 
-    /// Takes everything out.
-    pub fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::new(self.pages, Initial::Clean))
+    /// A write may have been reported.
+    pub(super) fn may_be_reported(&mut self, page: u64) {
+        let group = page & !63;
+        (group..self.pages.min(group + 64)).for_each(|page| self.loose.insert(page));
     }
 
-    /// Takes one page out.
-    pub fn forget(&mut self, page: u64) {
+    /// Takes everything out of the bitmap.
+    pub fn take(&mut self) -> Self {
+        let taken = self.clone();
+        self.dirty.clear();
+        self.loose.clear();
+        taken
+    }
+
+    /// Takes one page out of it.
+    fn take_page(&mut self, page: u64) {
         self.dirty.remove(page);
         self.loose.remove(page);
+    }
+
+    /// Takes a page out of the bitmap that the guest does not need. An entry of a ring stays.
+    pub fn forget(&mut self, page: u64) {
+        if self.dirty.contains(page) {
+            self.deliver(page);
+        } else if self.loose.contains(page) {
+            self.ringed.remove(page);
+            self.leaves.may_be_closed();
+        }
+        self.take_page(page);
+    }
+
+    /// Pages were named and protected: whoever reads them now reads what was stored before.
+    pub fn delivered(&mut self, named: &Pages) {
+        named.iter().for_each(|page| self.deliver(page));
+    }
+
+    /// One was, if there is such a page.
+    pub(super) fn deliver(&mut self, page: u64) {
+        if page < self.pages {
+            self.ringed.remove(page);
+            self.leaves.close(page);
+        }
+    }
+
+    /// Every store faults.
+    pub(super) fn protect(&mut self) {
+        self.leaves = Leaves::closed(self.pages);
     }
 
     /// What is wrong with a range to clear, if anything is; any of it may be said.
@@ -159,7 +221,7 @@ impl Log {
             if coarse || self.loose.contains(page) {
                 cleared.loose.insert(page);
             }
-            self.forget(page);
+            self.take_page(page);
             if coarse {
                 self.loose.insert(page);
             }

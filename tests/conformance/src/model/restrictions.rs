@@ -139,16 +139,6 @@ impl Model {
         Ok(if refused { Meets::RefusalOnceMapped } else { Meets::Nothing })
     }
 
-    /// Pages that were mapped for a store that was not made: they may be logged.
-    pub fn note_opened(&mut self, space: AddressSpace, opened: &[Gfn]) {
-        for gfn in opened {
-            if let Some(slot) = self.at_mut(space, *gfn) {
-                let page = slot.page(*gfn);
-                slot.log.iter_mut().for_each(|log| log.loose.insert(page));
-            }
-        }
-    }
-
     /// The first byte that a map forbids.
     pub(super) fn first_denied(&self, space: AddressSpace, part: Part) -> Option<Denial> {
         let bits = self.map(space, part.at.gfn())?;

@@ -17,15 +17,14 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
             }
             Op::TakePages(id) => self.harvest(SlotId(id), Protect::Pages),
             Op::TakeAll => self.take_all(),
-            Op::Read(id) => self.read(SlotId(id)),
+            Op::Read(id) => drop(self.read(SlotId(id))),
             Op::Clear { id, first, pages, ref mask } => self.clear(SlotId(id), first, pages, mask),
             Op::Forget { space, first, pages } => {
-                self.collect(&self.model.logged());
                 let (space, range) = (AddressSpace(space), self.range(first, pages));
                 self.library(|scene| scene.mmu.forget(space, range));
                 self.model.forget(space, range);
             }
-            Op::ProtectAll => self.library(|scene| scene.mmu.write_protect_all()),
+            Op::ProtectAll => self.protect_all(),
             Op::ProtectAllOff => self.library(|scene| scene.mmu.write_protect_all_off()),
             Op::Owe { id, word, mask } => self.owe(SlotId(id), word, mask),
             Op::Mark { space, page } => {
@@ -56,7 +55,12 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         for id in self.model.logged() {
             self.harvest(id, Protect::Nothing);
         }
+        self.protect_all();
+    }
+
+    fn protect_all(&mut self) {
         self.library(|scene| scene.mmu.write_protect_all());
+        self.model.protect_all();
     }
 
     /// A set for a slot's pages; one that does not exist is asked for all the same, with some set.
@@ -73,22 +77,23 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         let taken = self.library(|scene| scene.mmu.take_dirty(id, protect, set));
         let expected = self.model.log(id).map(Log::take);
         self.compare_answers(id, taken, &round, expected);
+        self.note_delivered(id, &round);
     }
 
-    /// Looking changes nothing in the log, nor elsewhere where D bits are no log.
-    fn read(&mut self, id: SlotId) {
+    /// What was named is protected, now or before anybody reads it.
+    fn note_delivered(&mut self, id: SlotId, round: &PageSet) {
+        let named = Pages::named(&round.regions()[0]);
+        self.model.log(id).into_iter().for_each(|log| log.delivered(&named));
+    }
+
+    /// Looking changes nothing in the log, nor elsewhere where D bits are no log. What it named.
+    pub(super) fn read(&mut self, id: SlotId) -> Pages {
         let mut round = self.set_for(id);
         let set = &mut round.regions_mut()[0];
         let read = self.library_that_looks(|scene| scene.mmu.read_dirty(id, set));
         let expected = self.model.log(id).cloned();
         self.compare_answers(id, read, &round, expected);
-    }
-
-    /// Looks into logs, where that brings them up to what D bits say.
-    fn collect(&mut self, logs: &[SlotId]) {
-        if self.dirty_bits != DirtyBits::Unused {
-            logs.iter().for_each(|id| self.read(*id));
-        }
+        Pages::named(&round.regions()[0])
     }
 
     fn compare_answers(
@@ -113,7 +118,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         assert_eq!(lost, None, "{id:?} lost a page, named {:?}", named.iter().collect::<Vec<_>>());
         let stray = match self.exactness {
             Exactness::Exact => named.first_beside(&[dirty, loose]),
-            Exactness::ByGroups => named.first_beside(&[&dirty.groups(), loose]),
+            Exactness::ByGroups => named.first_beside(&[&dirty.groups(), &loose.groups()]),
         };
         let pages = || dirty.iter().collect::<Vec<_>>();
         assert_eq!(stray, None, "{id:?} named a clean page; dirty are {:?}", pages());
@@ -122,7 +127,9 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
     /// Exactly what is both dirty and in the mask; what is refused has changed nothing. By D bits only
     /// what somebody has read is in the log: what is cleared unread is in a later harvest.
     fn clear(&mut self, id: SlotId, first: u64, pages: Option<u64>, mask: &[u64]) {
-        self.collect(&[id]);
+        if self.dirty_bits != DirtyBits::Unused {
+            self.read(id);
+        }
         let mut round = self.set_for(id);
         let set = &mut round.regions_mut()[0];
         let slot = set.region().range.pages();
@@ -145,6 +152,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
                 assert_eq!(misfits, [], "{range:?} of {slot} pages was cleared");
                 let expected = self.model.log(id).map(|log| log.clear(range, mask, clearing));
                 self.compare_answers(id, Ok(()), &round, expected);
+                self.note_delivered(id, &round);
             }
             (Err(ClearError::Log(error)), misfits) => assert_eq!(Err(of_log(error)), misfits),
             (Err(error), Ok(misfits)) => {

@@ -5,7 +5,7 @@ use crate::hypervisor::{By, Change, Cpu, Home, OnRetry, Refused, Way};
 use crate::model::{Accessed, Refusal, Retry};
 use crate::parts::{Part, parts};
 use std::ops::Range;
-use vellum_mmu::{Embedder, Origin, WriteError};
+use vellum_mmu::{Embedder, Origin, RingFull, WriteError};
 use vellum_pte::{AddressSpace, Format, Gfn, Gpa, SlotId};
 
 impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
@@ -13,17 +13,23 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         match *op {
             Op::Store { cpu, page, word, value } => {
                 let (at, bytes) = (self.address(page, word), value.to_le_bytes());
-                return self.store(cpu, at, &bytes, By::Instruction);
+                return self.enter_and_store(cpu, at, &bytes, By::Instruction);
             }
             Op::StoreBytes { cpu, at, ref bytes } => {
                 let at = Gpa::new(self.gfn(0).gpa().get() + at);
-                return self.store(cpu, at, bytes, By::Instruction);
+                return self.enter_and_store(cpu, at, bytes, By::Instruction);
             }
             Op::Walk { cpu, page, word, value } => {
                 let (at, bytes) = (self.address(page, word), value.to_le_bytes());
-                return self.store(cpu, at, &bytes, By::Walk);
+                return self.enter_and_store(cpu, at, &bytes, By::Walk);
             }
-            Op::Load { cpu, page, word } => return self.load(cpu, self.address(page, word)),
+            Op::Load { cpu, page, word } => {
+                self.come(cpu)?;
+                return match self.may_enter(cpu) {
+                    Ok(()) => self.load(cpu, self.address(page, word)),
+                    Err(RingFull) => Ok(()),
+                };
+            }
             Op::DeviceWrite { space, at, ref bytes } => self.device_write(space, at, bytes),
             Op::Age { id, first, pages } => self.age(SlotId(id), first, pages),
             Op::Invalidate { first, pages, change, ref meanwhile } => {
@@ -35,9 +41,30 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         Ok(())
     }
 
+    /// A vCPU whose ring is full stays out.
+    fn enter_and_store(
+        &mut self,
+        cpu: usize,
+        at: Gpa,
+        bytes: &[u8],
+        by: By,
+    ) -> Result<(), OutOfMemory> {
+        self.come(cpu)?;
+        match self.may_enter(cpu) {
+            Ok(()) => self.store(cpu, at, bytes, by),
+            Err(RingFull) => Ok(()),
+        }
+    }
+
     /// A store ends as the model says: made by the processor, by the hypervisor and heard, or by
     /// nobody.
-    fn store(&mut self, cpu: usize, at: Gpa, bytes: &[u8], by: By) -> Result<(), OutOfMemory> {
+    pub(super) fn store(
+        &mut self,
+        cpu: usize,
+        at: Gpa,
+        bytes: &[u8],
+        by: By,
+    ) -> Result<(), OutOfMemory> {
         let space = self.cpus[cpu].0;
         let by_tables = self.cpus[cpu].1.sub_pages();
         let attempt = self.model.attempt(space, Part { at, length: bytes.len() }, by, by_tables);
@@ -47,7 +74,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         let stored = self.library(|scene| scene.cpus[cpu].1.store_bytes(at, bytes, by));
         let place = Place { space, at, length: bytes.len() };
         if stored.is_err() || attempt.end != Ok(Way::Direct) {
-            self.model.note_opened(space, &attempt.opened);
+            self.model.note_opened(cpu, space, &attempt.opened);
         }
         let end = match attempt.end {
             Ok(Way::Emulated) if !is_cut_short(&stored) => {
@@ -57,7 +84,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
             end => end,
         };
         if self.judge(place, &attempt.opened, stored, end)? == Some(Way::Direct) {
-            self.model.store(space, at, bytes);
+            self.model.store(cpu, space, at, bytes);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use crate::hypervisor::Change;
 use crate::model::Stays;
-use vellum_mmu::{Initial, LogMode, SlotAccess};
+use vellum_mmu::{Again, Initial, LogMode, SlotAccess};
 
 /// One operation.
 #[derive(Clone, Debug)]
@@ -199,6 +199,28 @@ pub enum Op {
         /// How: 0, or what is not known.
         flags: u32,
     },
+    /// Harvests all dirty rings.
+    HarvestRings,
+    /// Takes back what was harvested.
+    ResetRings(Again),
+    /// A CPU stores to one page after the other, and is not asked in between whether its ring has room.
+    Flood {
+        /// Which.
+        cpu: usize,
+        /// The first page.
+        first: u64,
+        /// How many.
+        pages: u64,
+    },
+    /// A vCPU goes; another comes in its place with the CPU's next access.
+    Leave(usize),
+    /// Somebody writes to a CPU's page-modification log.
+    Forge {
+        /// Whose.
+        cpu: usize,
+        /// What.
+        address: u64,
+    },
     /// Changes what is behind some pages.
     Invalidate {
         /// The first page, where a slot that never moved shows it.
@@ -210,6 +232,29 @@ pub enum Op {
         /// What happens until it is over.
         meanwhile: Vec<Op>,
     },
+}
+
+impl Op {
+    /// What becomes of leaves that stores pass.
+    pub(super) const fn keeps_leaves(&self) -> Leaves {
+        match self {
+            Self::Store { .. } | Self::StoreBytes { .. } | Self::Walk { .. } => Leaves::Stay,
+            Self::Load { .. } | Self::Flood { .. } | Self::DeviceWrite { .. } => Leaves::Stay,
+            Self::HarvestRings | Self::Leave(_) | Self::Forge { .. } => Leaves::Stay,
+            Self::Read(_) | Self::Owe { .. } | Self::Mark { .. } => Leaves::Stay,
+            Self::Listen(..) | Self::Unlisten(_) | Self::GetMaps { .. } => Leaves::Stay,
+            _ => Leaves::MayChange,
+        }
+    }
+}
+
+/// What becomes of leaves that stores pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leaves {
+    /// Stores pass them still.
+    Stay,
+    /// Stores may not pass some any more.
+    MayChange,
 }
 
 /// What a slot keeps for life.

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use strategies::{Hardware, Script, of_a_hypervisor, of_ports};
 use vellum_conformance::hypervisor::{Backings, Rule};
+use vellum_conformance::model::RingShape;
 use vellum_conformance::scene::{BoardMemory, Ground, Op, Scene};
 use vellum_conformance::script::{SPACES, Setup, objection};
 use vellum_machine::Logging;
@@ -28,7 +29,11 @@ fn board<F: WalkedFormat>(hardware: Hardware, broken: Option<Break>) -> Board<F>
         address_bits: Some(address_bits),
         pages: hardware.page_size(),
         sub_pages: hardware.sub_pages,
-        logging: Logging { dirty_bits: hardware.dirty_bits, ..Logging::default() },
+        logging: Logging {
+            dirty_bits: hardware.dirty_bits,
+            ring: hardware.rings.map(RingShape::size),
+            ..Logging::default()
+        },
         flags: hardware.flags(),
         shoot_down: hardware.shoot_down,
         broken,
@@ -50,15 +55,15 @@ fn on_ports<F: WalkedFormat>((hardware, ops): &Script, broken: Option<Break>) {
     let memory = BoardMemory::new(&board);
     let cpus = SPACES.map(|space| port(&board, space)).into();
     let mut scene = Scene::new(board.mmu(), &memory, cpus, hardware.ground);
-    scene.dirty_bits = hardware.dirty_bits;
+    scene.logs_by(hardware.dirty_bits, hardware.rings);
     ops.iter().for_each(|op| scene.apply(op).expect("there is memory"));
     scene.finish();
 }
 
 fn on_the_hypervisor<F: Format>((hardware, ops): &Script, broken: Option<Break>) {
-    let Hardware { ground, rule, accessed, sub_pages, told, dirty_bits, .. } = *hardware;
+    let Hardware { ground, rule, accessed, sub_pages, told, dirty_bits, rings, .. } = *hardware;
     let sound = Setup::new(ground.address_bits, rule);
-    let setup = Setup { ground, accessed, sub_pages, told, dirty_bits, broken, ..sound };
+    let setup = Setup { ground, accessed, sub_pages, told, dirty_bits, rings, broken, ..sound };
     setup.run::<F>(ops);
 }
 
@@ -157,6 +162,12 @@ fn random_operations_find_a_planted_bug() {
         is_found(&of_ports::<Stage2>(), on_ports::<Stage2>, bug)
             && is_found(&of_a_hypervisor::<Stage2>(), on_the_hypervisor::<Stage2>, bug)
     });
+    let in_rings = [Break::OverrunRing, Break::ResetUnharvested].map(|bug| {
+        is_found(&of_a_hypervisor::<Npt>(), on_the_hypervisor::<Npt>, bug)
+            && is_found(&of_a_hypervisor::<Stage2>(), on_the_hypervisor::<Stage2>, bug)
+    });
+    let on_ports = is_found(&of_ports::<Ept>(), on_ports::<Ept>, Break::ResetUnharvested);
+    assert_eq!((in_rings, on_ports), ([true; 2], true));
     assert_eq!((on_x86, ours), ([true; 6], [true; 6]));
     assert_eq!((by_tables, on_arm), ([true; 3], [true; 3]));
 }

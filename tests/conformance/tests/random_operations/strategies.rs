@@ -3,11 +3,12 @@
 use crate::restrictions::{of_restrictions, store_bytes, walk};
 use proptest::prelude::*;
 use vellum_conformance::hypervisor::{Backings, Change, Rule, Told};
+use vellum_conformance::model::RingShape;
 use vellum_conformance::scene::{Fixed, Ground, Op};
 use vellum_machine::PageSize;
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::AccessFlags;
-use vellum_mmu::{AccessedBits, DirtyBits, Initial, LogMode, SlotAccess, SubPageHardware};
+use vellum_mmu::{AccessedBits, Again, DirtyBits, Initial, LogMode, SlotAccess, SubPageHardware};
 use vellum_pte::{ClosedTable, Ept, Format, Npt};
 
 /// Where a script plays, and what happens.
@@ -24,6 +25,7 @@ pub(crate) struct Hardware {
     /// Of the suite's hypervisor.
     pub(crate) told: Told,
     pub(crate) dirty_bits: DirtyBits,
+    pub(crate) rings: Option<RingShape>,
 }
 
 impl Hardware {
@@ -78,7 +80,7 @@ pub(crate) fn of_a_hypervisor<F: Format>() -> BoxedStrategy<Script> {
 
 fn script<F: Format>(on: On) -> BoxedStrategy<Script> {
     let with_ops = move |hardware: Hardware| (Just(hardware), ops(hardware.ground, on));
-    hardware::<F>(on).prop_flat_map(with_ops).boxed()
+    hardware::<F>().prop_flat_map(with_ops).boxed()
 }
 
 /// Pages of an entry at the level of 2 MiB, 1 GiB and 512 GiB.
@@ -90,7 +92,7 @@ const FAR: u64 = 1 << 27;
 const BEFORE: u64 = 987;
 
 /// Tables of each kind of root, and ground where root tables, or tables below the root, meet.
-fn hardware<F: Format>(on: On) -> impl Strategy<Value = Hardware> {
+fn hardware<F: Format>() -> impl Strategy<Value = Hardware> {
     let concatenates = matches!(F::CLOSED_TABLE, ClosedTable::Parked);
     let bits = if concatenates { vec![32, 36, 40, 48] } else { vec![48] };
     // AMD's processors always set A and D.
@@ -100,15 +102,16 @@ fn hardware<F: Format>(on: On) -> impl Strategy<Value = Hardware> {
     let shoot_down = prop::sample::select(vec![ShootDown::best(), ShootDown::Waiting]);
     let accessed = prop::sample::select(accessed);
     let rarely = || prop::sample::select(vec![false, false, true]);
-    let rare = (rarely(), rarely(), dirty_bits::<F>(on));
+    let rare = (rarely(), rarely(), dirty_bits::<F>(), any::<bool>());
     (prop::sample::select(bits), any::<bool>(), rule(), accessed, shoot_down, rare).prop_map(
         |(address_bits, across, rule, accessed, shoot_down, rare)| {
-            let (without, untold, dirty_bits) = rare;
+            let (without, untold, dirty_bits, with_rings) = rare;
             let sub_pages =
                 if without { SubPageHardware::Absent } else { SubPageHardware::Present };
             let told = if untold { Told::NotYet } else { Told::Yes };
             let sets = accessed == AccessedBits::Set;
             let dirty_bits = if sets { dirty_bits } else { DirtyBits::Unused };
+            let rings = with_rings.then(|| RingShape::least(dirty_bits));
             let grain = rule.backings.grain();
             let boundary = if address_bits > 39 { FAR } else { 3 * HUGE };
             let ground = Ground { grain, ..Ground::of_bits(address_bits) };
@@ -119,15 +122,14 @@ fn hardware<F: Format>(on: On) -> impl Strategy<Value = Hardware> {
                 (_, true) => Ground { base: boundary - BEFORE, ..ground },
                 _ => ground,
             };
-            Hardware { ground, rule, accessed, shoot_down, sub_pages, told, dirty_bits }
+            Hardware { ground, rule, accessed, shoot_down, sub_pages, told, dirty_bits, rings }
         },
     )
 }
 
-/// Intel's ports write down whose D bits they set.
-fn dirty_bits<F: Format>(on: On) -> impl Strategy<Value = DirtyBits> {
-    let writes_down = on == On::Ports && F::NAME == Ept::NAME;
-    let logged = if writes_down { vec![DirtyBits::Logged; 2] } else { vec![] };
+/// Intel's processors write down whose D bits they set.
+fn dirty_bits<F: Format>() -> impl Strategy<Value = DirtyBits> {
+    let logged = if F::NAME == Ept::NAME { vec![DirtyBits::Logged; 2] } else { vec![] };
     let others = [vec![DirtyBits::Unused; 4], vec![DirtyBits::Scanned; 2]].concat();
     prop::sample::select([others, logged].concat())
 }
@@ -299,8 +301,35 @@ fn of_memory(ground: Ground) -> BoxedStrategy<Op> {
     .boxed()
 }
 
+/// Rings, and page-modification logs: entries that are some page's, part of one's, a page table's or
+/// nobody's.
+fn of_rings(ground: Ground, on: On) -> BoxedStrategy<Op> {
+    const TABLES: u64 = 1 << 35;
+    let again = prop_oneof![2 => Just(Again::Pages), 1 => Just(Again::Everything)];
+    let common = prop_oneof![3 => Just(Op::HarvestRings), 3 => again.prop_map(Op::ResetRings)];
+    if on == On::Ports {
+        return common.boxed();
+    }
+    let base = ground.base * 4096;
+    let address = prop_oneof![
+        4 => byte(ground).prop_map(move |at| base + at),
+        1 => (0..64_u64).prop_map(|table| (TABLES + 16 * table) * 4096),
+        1 => any::<u64>(),
+    ];
+    let pages = prop_oneof![2 => 1..70_u64, 1 => 100..300_u64];
+    let flood = (cpu(), page(ground), pages);
+    prop_oneof![
+        6 => common,
+        2 => flood.prop_map(|(cpu, first, pages)| Op::Flood { cpu, first, pages }),
+        1 => cpu().prop_map(Op::Leave),
+        1 => (cpu(), address).prop_map(|(cpu, address)| Op::Forge { cpu, address }),
+    ]
+    .boxed()
+}
+
 fn simple(ground: Ground, on: On) -> BoxedStrategy<Op> {
     prop_oneof![
+        6 => of_rings(ground, on),
         24 => accesses(ground, on),
         9 => of_slots(ground),
         16 => of_logs(ground),
