@@ -1,0 +1,45 @@
+//! The registers whose writes HCR_EL2.TVM traps: each write is made as the guest asked for it. The
+//! traps are here for the time that they give this program: a kernel writes some of them whenever it
+//! changes from one process to another.
+
+use crate::registers::write;
+
+/// A register's name as one number.
+pub(crate) const fn number(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
+    op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
+}
+
+const SCTLR: u16 = number(3, 0, 1, 0, 0);
+const TTBR0: u16 = number(3, 0, 2, 0, 0);
+const TTBR1: u16 = number(3, 0, 2, 0, 1);
+const TCR: u16 = number(3, 0, 2, 0, 2);
+const AFSR0: u16 = number(3, 0, 5, 1, 0);
+const AFSR1: u16 = number(3, 0, 5, 1, 1);
+const ESR: u16 = number(3, 0, 5, 2, 0);
+const FAR: u16 = number(3, 0, 6, 0, 0);
+const MAIR: u16 = number(3, 0, 10, 2, 0);
+const AMAIR: u16 = number(3, 0, 10, 3, 0);
+const CONTEXTIDR: u16 = number(3, 0, 13, 0, 1);
+
+/// There is no such register among those.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotTrapped;
+
+/// Makes the guest's write.
+pub(crate) fn write(register: u16, value: u64) -> Result<(), NotTrapped> {
+    match register {
+        SCTLR => write!("sctlr_el1", value),
+        TTBR0 => write!("ttbr0_el1", value),
+        TTBR1 => write!("ttbr1_el1", value),
+        TCR => write!("tcr_el1", value),
+        AFSR0 => write!("afsr0_el1", value),
+        AFSR1 => write!("afsr1_el1", value),
+        ESR => write!("esr_el1", value),
+        FAR => write!("far_el1", value),
+        MAIR => write!("mair_el1", value),
+        AMAIR => write!("amair_el1", value),
+        CONTEXTIDR => write!("contextidr_el1", value),
+        _ => return Err(NotTrapped),
+    }
+    Ok(())
+}

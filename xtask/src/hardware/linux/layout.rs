@@ -1,0 +1,90 @@
+//! Where everything is in the memory of the machine and of its guest.
+
+/// Where the guest sees its memory: where `virt` has it.
+pub(crate) const GUEST_FIRST: u64 = 0x4000_0000;
+/// How much it is.
+pub(crate) const GUEST_BYTES: u64 = 128 << 20;
+/// Where that is on the machine. Elsewhere: an address of the one taken for the other is noticed.
+const HOST_FIRST: u64 = 0x5000_0000;
+/// Where the kernel is in the guest's memory: at a multiple of 2 MiB.
+const KERNEL: u64 = GUEST_FIRST + (2 << 20);
+/// Where its device tree is: after the kernel, with the room that its image's header asks for.
+const TREE: u64 = GUEST_FIRST + (96 << 20);
+/// Where its first files are.
+const FIRST_FILES: u64 = TREE + (2 << 20);
+
+/// Where the hypervisor looks for what was put where: `hypervisors/el2-linux/src/handover.rs` has
+/// the same numbers.
+pub(crate) const HANDOVER: u64 = 0x4700_0000;
+const MAGIC: u64 = 0x4c49_4e55_584f_4e56;
+
+/// How many faults there are between two harvests, or as many changes of process as count for that:
+/// `hypervisors/el2-linux/src/pace.rs`.
+const PERIOD: u64 = 1000;
+/// The same where a mistake is to be found. It bites where a store uses a stale translation before
+/// any fault makes the processor forget it: not at every harvest, but at one of many.
+const PERIOD_OF_MISTAKE: u64 = 50;
+
+/// What is put into the guest's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Piece {
+    /// The kernel.
+    Kernel,
+    /// Its device tree.
+    Tree,
+    /// Its first files.
+    FirstFiles,
+}
+
+impl Piece {
+    /// Where the guest sees it.
+    pub(crate) const fn guest_address(self) -> u64 {
+        match self {
+            Self::Kernel => KERNEL,
+            Self::Tree => TREE,
+            Self::FirstFiles => FIRST_FILES,
+        }
+    }
+
+    /// Where it is on the machine.
+    pub(crate) const fn host_address(self) -> u64 {
+        self.guest_address() - GUEST_FIRST + HOST_FIRST
+    }
+}
+
+/// How the hypervisor is to track the guest's writes: `hypervisors/el2-linux/src/way.rs` has the same
+/// order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// Each harvested page is write-protected by itself.
+    Pages,
+    /// All of memory is write-protected at once.
+    ProtectAll,
+    /// The processor says which pages it stored to.
+    DirtyBits,
+    /// The same, and all of memory is write-protected at once.
+    DirtyBitsAndProtectAll,
+}
+
+/// Whether it does so without a mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mistake {
+    /// It does.
+    None,
+    /// It skips every shoot-down.
+    ShootDownsSkipped,
+}
+
+/// The words that tell the hypervisor what is where and what it is to do.
+pub(crate) fn handover(way: Way, mistake: Mistake) -> Vec<u8> {
+    let (kernel, tree) = (Piece::Kernel.guest_address(), Piece::Tree.guest_address());
+    let period = match mistake {
+        Mistake::None => PERIOD,
+        Mistake::ShootDownsSkipped => PERIOD_OF_MISTAKE,
+    };
+    let (way, mistake) = (way as u64, mistake as u64);
+    let words = [MAGIC, GUEST_FIRST, GUEST_BYTES, HOST_FIRST, kernel, tree, way, mistake, period];
+    words.into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
+const _: () = assert!(FIRST_FILES < GUEST_FIRST + GUEST_BYTES);
