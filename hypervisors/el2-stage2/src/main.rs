@@ -11,6 +11,7 @@ extern crate alloc;
 mod cpu;
 mod entry;
 mod guest;
+mod proofs;
 mod stage2;
 mod syndrome;
 
@@ -24,7 +25,8 @@ fn main() {
     stage2::prepare();
     runtime::println!("machine el2-stage2: {:?}", El2::features());
     let lab = Lab::<El2>::new(guest_memory());
-    let all = checks::for_every_processor();
+    let mut all = checks::for_every_processor();
+    all.extend(proofs::checks());
     checks::run(&lab, &all, runtime::print_line);
 }
 

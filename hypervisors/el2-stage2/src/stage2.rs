@@ -19,8 +19,6 @@ const PS: u32 = 16;
 const HA: u64 = 1 << 21;
 const HD: u64 = 1 << 22;
 const RES1: u64 = 1 << 31;
-/// 48 bits: more needs other granules, or descriptors of another layout.
-const MOST_PS: u64 = 5;
 
 /// ID_AA64MMFR1_EL1.HAFDBS: A is set by hardware, and D as well.
 const DIRTY: u64 = 2;
@@ -30,25 +28,39 @@ pub(crate) fn sets_dirty() -> bool {
     id_aa64mmfr1_el1() & 0xf >= DIRTY
 }
 
+/// The most bits that an intermediate physical address may have here: as many as a physical one (Arm
+/// ARM D8.2.7).
+pub(crate) fn most_bits() -> u32 {
+    const BITS: [u32; 6] = [32, 36, 40, 42, 44, 48];
+    BITS[output_size()]
+}
+
+/// ID_AA64MMFR0_EL1.PARange, and VTCR_EL2.PS. More than 48 bits needs other granules, or descriptors of
+/// another layout.
+fn output_size() -> usize {
+    let range = id_aa64mmfr0_el1().to_le_bytes()[0] & 0xf;
+    usize::from(range).min(5)
+}
+
 /// VTCR_EL2 for `tables`.
 pub(crate) fn control(tables: &Tables) -> u64 {
     let hardware = if tables.accessed_dirty { HA | HD } else { 0 };
-    let output = (id_aa64mmfr0_el1() & 0xf).min(MOST_PS);
-    let input = 64 - u64::from(address_bits(tables.shape));
-    input
+    64 - u64::from(address_bits(tables.shape))
         | first_level(tables.shape.level) << SL0
         | WRITE_BACK
         | INNER_SHAREABLE
-        | output << PS
+        | (output_size() as u64) << PS
         | hardware
         | RES1
 }
 
-/// The most address bits that roots of that shape translate. What the VM's limit leaves of them
-/// has no slot.
-pub(crate) fn address_bits(shape: Root) -> u32 {
+/// How many bits of address the roots translate. A single root at the highest level is as good for
+/// fewer as for 48, and a processor takes no more than it has. What the VM's own limit leaves out has
+/// no slot.
+fn address_bits(shape: Root) -> u32 {
     let levels = u32::from(shape.level.get());
-    PAGE_SHIFT + 9 * levels + shape.tables.ilog2()
+    let bits = PAGE_SHIFT + 9 * levels + shape.tables.ilog2();
+    if shape.level == Level::L4 { bits.min(most_bits()) } else { bits }
 }
 
 /// SL0: where walks begin (table D8-12). The library counts levels from the leaves, from 1.
