@@ -1,5 +1,6 @@
 //! The exit handler: drives the guest until it ends, and harvests whenever it is time.
 
+use crate::blocks::blocks_of_2_mib;
 use crate::clock::Clock;
 use crate::exit::Exit;
 use crate::firmware::{self, Ended};
@@ -12,8 +13,8 @@ use crate::record::Record;
 use crate::trapped;
 use crate::way::Way;
 use vellum_memory::{Layout, PageSet, Region};
-use vellum_mmu::{Access, LogMode, Mmu, Outcome, SlotSpec, Vcpu};
-use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa, PAGE_SIZE, SlotId, Stage2};
+use vellum_mmu::{Access, Initial, LogMode, Mmu, Outcome, SlotSpec, Vcpu};
+use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa, PAGE_SIZE, Pfn, SlotId, Stage2};
 
 const SPACE: AddressSpace = AddressSpace::NORMAL;
 const MEMORY: SlotId = SlotId(0);
@@ -43,12 +44,24 @@ fn range(first: u64, bytes: u64) -> GfnRange {
     GfnRange::new(Gfn::new(first / PAGE_SIZE), bytes / PAGE_SIZE).expect("in range")
 }
 
+/// Whether the guest's writes are logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Log {
+    /// They are.
+    On,
+    /// They are not, until the next look.
+    Off,
+}
+
 /// A guest that runs, and what is looked at meanwhile.
 pub(crate) struct Machine<'m> {
     mmu: &'m Mmu<Stage2, Host>,
     vcpu: Vcpu<'m, Stage2, Host>,
     guest: Guest,
+    root: Pfn,
+    guest_first: u64,
     way: Way,
+    log: Log,
     pace: Pace,
     round: PageSet,
     oracle: Oracle,
@@ -68,7 +81,10 @@ impl<'m> Machine<'m> {
             mmu,
             vcpu: mmu.vcpu().expect("memory for a vCPU"),
             guest: Guest::new(handover, root, mmu.root_shape(), updates),
+            root,
+            guest_first: handover.guest_first,
             way: handover.way,
+            log: Log::On,
             pace: Pace::new(handover.period),
             round: PageSet::new(&layout.expect("one region")),
             oracle: Oracle::new(handover.host_first, range.pages()),
@@ -83,7 +99,7 @@ impl<'m> Machine<'m> {
             let exit = self.guest.enter();
             let ended = self.handle(exit).err();
             if self.pace.is_time(exit) || ended.is_some() {
-                self.harvest();
+                self.look();
             }
             if ended.is_some() || enough(&self.record) {
                 return ended;
@@ -126,17 +142,37 @@ impl<'m> Machine<'m> {
         self.guest.skip();
     }
 
-    /// What was written is taken, and compared with what has changed. The guest's clock stands still
-    /// meanwhile.
-    fn harvest(&mut self) {
+    /// The guest's clock stands still meanwhile.
+    fn look(&mut self) {
         self.clock.stop();
         self.pace.harvested();
+        match self.log {
+            Log::On => self.harvest(),
+            Log::Off => self.begin_log(),
+        }
+        self.clock.resume();
+        self.record.stopped = self.clock.milliseconds_stopped();
+    }
+
+    /// What was written is taken, and compared with what has changed.
+    fn harvest(&mut self) {
         let taken = &mut self.round.regions_mut()[0];
         taken.clear();
         self.way.harvest(self.mmu, MEMORY, taken).expect("a logged slot");
         let seen = self.oracle.judge(taken);
         self.record.add(self.clock.milliseconds(), seen);
-        self.clock.resume();
-        self.record.stopped = self.clock.milliseconds_stopped();
+        let harvests = self.record.harvests.len();
+        if self.way.harvests_of_a_log().is_some_and(|some| harvests.is_multiple_of(some)) {
+            self.mmu.stop_log(MEMORY).expect("a logged slot");
+            self.log = Log::Off;
+        }
+    }
+
+    /// Nothing of what was written while the log was off is in a harvest: the oracle begins anew, too.
+    fn begin_log(&mut self) {
+        self.record.blocks.push(blocks_of_2_mib(self.root, self.guest_first));
+        self.mmu.start_log(MEMORY, Initial::Clean).expect("memory for a log");
+        self.oracle.begin();
+        self.log = Log::On;
     }
 }

@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+mod blocks;
 mod clock;
 mod exit;
 mod firmware;
@@ -63,23 +64,43 @@ fn boots(handover: &Handover) {
     assert_eq!(total.lost, 0, "LOST: pages that changed and are in no harvest");
     assert!(harvests > FEWEST_HARVESTS, "{harvests} harvests");
     assert!(total.changed > FEWEST_CHANGED, "{} pages changed", total.changed);
+    if handover.way.harvests_of_a_log().is_some() {
+        assert!(record.blocks.iter().all(|blocks| *blocks > 0), "no huge leaf came back");
+        assert!(record.blocks.len() > 2, "the log has hardly stopped");
+    }
     let pages = harvests as u64 * (handover.guest_bytes >> 12);
     assert!(total.harvested * 4 < pages, "{} of {pages} pages harvested", total.harvested);
     println!("met linux-boots-{way}: {}", told(&record, mmu.embedder().shoot_downs()));
 }
 
+/// What a run has counted.
 fn told(record: &Record, shoot_downs: u64) -> alloc::string::String {
     let total = record.total();
     let excess = (total.harvested - total.changed) * 100 / total.changed;
     alloc::format!(
         "{} harvests, {} pages in them, {} had changed, none lost, {excess} % too many; {} faults, \
-         {shoot_downs} shoot-downs, {} register writes",
+         {shoot_downs} shoot-downs, {} register writes{}",
         record.harvests.len(),
         total.harvested,
         total.changed,
         record.faults,
-        record.register_writes
+        record.register_writes,
+        Blocks(&record.blocks)
     )
+}
+
+/// How many huge leaves there were, where there were any.
+struct Blocks<'r>(&'r [usize]);
+
+impl core::fmt::Display for Blocks<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0.iter().max() {
+            Some(most) => {
+                write!(f, "; {} logs more, over {most} huge leaves at most", self.0.len())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Without shoot-downs a page is lost, and the oracle says so.

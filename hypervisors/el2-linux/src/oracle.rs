@@ -30,9 +30,16 @@ impl Oracle {
     /// Of `pages` pages from the host address `first` on, as they are now.
     pub(crate) fn new(first: u64, pages: u64) -> Self {
         let first = core::ptr::with_exposed_provenance(first as usize);
-        let mut oracle = Self { first, digests: Vec::new() };
-        oracle.digests = (0..pages as usize).map(|page| oracle.digest(page)).collect();
+        let mut oracle = Self { first, digests: alloc::vec![0; pages as usize] };
+        oracle.begin();
         oracle
+    }
+
+    /// What the memory is now is what the next harvest is compared with.
+    pub(crate) fn begin(&mut self) {
+        for page in 0..self.digests.len() {
+            self.digests[page] = self.digest(page);
+        }
     }
 
     /// Compares `harvest` with what has changed since it was asked last.

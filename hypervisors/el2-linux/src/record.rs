@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 pub(crate) struct Record {
     /// What each harvest looked like, and when it was, in milliseconds of the guest's time.
     pub(crate) harvests: Vec<(u64, Seen)>,
+    /// How many blocks of 2 MiB there were when the log began anew, each time.
+    pub(crate) blocks: Vec<usize>,
     /// For how many milliseconds the guest stood still for them.
     pub(crate) stopped: u64,
     /// Faults that went to the library.

@@ -17,12 +17,20 @@ pub(crate) enum Way {
     DirtyBits,
     /// The same, and all of memory is write-protected at once: only what was touched is looked at.
     DirtyBitsAndProtectAll,
+    /// Page by page, and every now and then not at all: huge leaves come back, and are split again.
+    HugeLeaves,
 }
 
 impl Way {
     /// As the number that was handed over names it.
     pub(crate) fn from_number(number: u64) -> Option<Self> {
-        let all = [Self::Pages, Self::ProtectAll, Self::DirtyBits, Self::DirtyBitsAndProtectAll];
+        let all = [
+            Self::Pages,
+            Self::ProtectAll,
+            Self::DirtyBits,
+            Self::DirtyBitsAndProtectAll,
+            Self::HugeLeaves,
+        ];
         all.get(usize::try_from(number).ok()?).copied()
     }
 
@@ -33,13 +41,16 @@ impl Way {
             Self::ProtectAll => "protect-all",
             Self::DirtyBits => "dirty-bits",
             Self::DirtyBitsAndProtectAll => "dirty-bits-and-protect-all",
+            Self::HugeLeaves => "huge-leaves",
         }
     }
 
     /// A VM that is tracked in this way.
     pub(crate) fn config(self) -> Config {
         let (accessed, dirty_bits) = match self {
-            Self::Pages | Self::ProtectAll => (AccessedBits::NotSet, DirtyBits::Unused),
+            Self::Pages | Self::ProtectAll | Self::HugeLeaves => {
+                (AccessedBits::NotSet, DirtyBits::Unused)
+            }
             Self::DirtyBits | Self::DirtyBitsAndProtectAll => {
                 (AccessedBits::Set, DirtyBits::Scanned)
             }
@@ -50,9 +61,14 @@ impl Way {
     /// What the processor does by itself then.
     pub(crate) fn leaf_updates(self) -> LeafUpdates {
         match self {
-            Self::Pages | Self::ProtectAll => LeafUpdates::None,
+            Self::Pages | Self::ProtectAll | Self::HugeLeaves => LeafUpdates::None,
             Self::DirtyBits | Self::DirtyBitsAndProtectAll => LeafUpdates::AccessedAndDirty,
         }
+    }
+
+    /// After how many harvests the log stops for a while, if it does.
+    pub(crate) fn harvests_of_a_log(self) -> Option<usize> {
+        (self == Self::HugeLeaves).then_some(8)
     }
 
     /// Takes the dirty pages of a slot, so that every later store to them is heard of again.
@@ -66,7 +82,9 @@ impl Way {
         into: &mut RegionSet,
     ) -> Result<(), LogError> {
         match self {
-            Self::Pages | Self::DirtyBits => mmu.take_dirty(slot, Protect::Pages, into),
+            Self::Pages | Self::DirtyBits | Self::HugeLeaves => {
+                mmu.take_dirty(slot, Protect::Pages, into)
+            }
             Self::ProtectAll | Self::DirtyBitsAndProtectAll => {
                 mmu.take_dirty(slot, Protect::Nothing, into)?;
                 mmu.write_protect_all();

@@ -64,6 +64,8 @@ pub(crate) enum Way {
     DirtyBits,
     /// The same, and all of memory is write-protected at once.
     DirtyBitsAndProtectAll,
+    /// Page by page, and every now and then not at all.
+    HugeLeaves,
 }
 
 /// Whether it does so without a mistake.
