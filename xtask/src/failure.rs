@@ -62,6 +62,14 @@ pub(crate) enum Failure {
         /// Why.
         error: object::Error,
     },
+    /// A disk that boots an image cannot be made.
+    #[error("{path}: {why}", path = path.display())]
+    Unbootable {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        why: crate::hardware::Unbootable,
+    },
     /// What the machines have shown cannot be written.
     #[error("{0}")]
     Json(serde_json::Error),

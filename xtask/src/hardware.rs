@@ -5,7 +5,9 @@
 
 mod arm_packages;
 pub(crate) mod arm_toolchain;
+mod bochs;
 mod build;
+mod disk;
 mod emulator;
 mod expected;
 mod machine;
@@ -14,6 +16,8 @@ mod qemu;
 mod report;
 mod serial;
 mod verdict;
+
+pub(crate) use disk::Unbootable;
 
 use crate::cargo::target;
 use crate::failure::Failure;

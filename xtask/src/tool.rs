@@ -42,6 +42,8 @@ const TOOLS: &[Tool] = &[
     },
     Tool { package: "qemu-system-x86", sign: Sign::Program("qemu-system-x86_64") },
     Tool { package: "qemu-system-arm", sign: Sign::Program("qemu-system-aarch64") },
+    Tool { package: "bochsbios", sign: Sign::File(&["/usr/share/bochs/BIOS-bochs-latest"]) },
+    Tool { package: "vgabios", sign: Sign::File(&["/usr/share/vgabios/vgabios.bin"]) },
     Tool { package: "bochs", sign: Sign::File(&["/usr/bin/bochs", "/usr/local/bin/bochs"]) },
     Tool {
         package: "bochs-term",

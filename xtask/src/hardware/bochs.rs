@@ -16,6 +16,8 @@ pub(crate) enum Model {
     CannonLake,
     /// Intel Sandy Bridge: EPT without them.
     SandyBridge,
+    /// AMD Ryzen: SVM with nested paging.
+    Ryzen,
 }
 
 impl Model {
@@ -24,9 +26,13 @@ impl Model {
             Self::IceLake => "corei7_icelake_u",
             Self::CannonLake => "corei3_cnl",
             Self::SandyBridge => "corei7_sandy_bridge_2600k",
+            Self::Ryzen => "ryzen",
         }
     }
 }
+
+/// The packages that bring it, and firmware for it.
+pub(crate) const PACKAGES: &[&str] = &["bochs", "bochs-term", "bochsbios", "vgabios"];
 
 /// The firmware, where Debian's packages put it.
 const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";

@@ -13,6 +13,8 @@ use std::process::Command;
 pub(crate) enum Image {
     /// On AMD's SVM.
     SvmNpt,
+    /// On Intel's VMX.
+    VmxEpt,
 }
 
 const X86: &str = "x86_64-unknown-linux-gnu";
@@ -22,12 +24,13 @@ impl Image {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::SvmNpt => "svm-npt",
+            Self::VmxEpt => "vmx-ept",
         }
     }
 
     pub(crate) const fn is_for_arm(self) -> bool {
         match self {
-            Self::SvmNpt => false,
+            Self::SvmNpt | Self::VmxEpt => false,
         }
     }
 

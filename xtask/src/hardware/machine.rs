@@ -1,6 +1,7 @@
 //! The machines: a hypervisor, an emulator, and the processor that it plays.
 
 use super::arm_toolchain::ArmToolchain;
+use super::bochs::{self, Model};
 use super::build::Image;
 use super::expected;
 use super::qemu;
@@ -16,6 +17,14 @@ use std::time::Duration;
 pub(crate) enum Machine {
     /// AMD's SVM and nested page tables, by QEMU (`-cpu max`).
     QemuSvm,
+    /// The same, by Bochs (Ryzen).
+    SvmNptBochs,
+    /// Intel's VMX and EPT with all that this project uses, by Bochs (Ice Lake).
+    VmxEptIcelake,
+    /// The same without page-modification logging and sub-page permissions (Cannon Lake).
+    VmxEptCannonlake,
+    /// The same without A and D bits in EPT (Sandy Bridge).
+    VmxEptSandybridge,
 }
 
 impl Machine {
@@ -33,14 +42,20 @@ impl Machine {
     /// What runs on it.
     pub(crate) fn image(self) -> Image {
         match self {
-            Self::QemuSvm => Image::SvmNpt,
+            Self::QemuSvm | Self::SvmNptBochs => Image::SvmNpt,
+            Self::VmxEptIcelake | Self::VmxEptCannonlake | Self::VmxEptSandybridge => Image::VmxEpt,
         }
     }
 
     /// What has to be met, by name and in order.
     pub(crate) fn checks(self) -> Vec<&'static str> {
+        use expected::{DIRTY_BITS, EPT, NO_DIRTY_BITS, PAGE_LOG, SUB_PAGE_TABLES};
+        use expected::{WALKS_READ, WALKS_WRITE, with};
         match self {
-            Self::QemuSvm => expected::with(&expected::NESTED_PAGING),
+            Self::QemuSvm | Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE]),
+            Self::VmxEptIcelake => with(&[DIRTY_BITS, EPT, WALKS_WRITE, PAGE_LOG, SUB_PAGE_TABLES]),
+            Self::VmxEptCannonlake => with(&[DIRTY_BITS, EPT, WALKS_WRITE]),
+            Self::VmxEptSandybridge => with(&[NO_DIRTY_BITS, EPT, WALKS_READ]),
         }
     }
 
@@ -49,11 +64,16 @@ impl Machine {
     pub(crate) fn start(
         self,
         image: &Path,
-        _folder: &Path,
+        folder: &Path,
         serial: &Path,
     ) -> Result<Command, Failure> {
+        let bochs = |model| bochs::machine(model, image, folder, serial);
         match self {
             Self::QemuSvm => Ok(qemu::x86(image, serial)),
+            Self::SvmNptBochs => bochs(Model::Ryzen),
+            Self::VmxEptIcelake => bochs(Model::IceLake),
+            Self::VmxEptCannonlake => bochs(Model::CannonLake),
+            Self::VmxEptSandybridge => bochs(Model::SandyBridge),
         }
     }
 
@@ -61,6 +81,10 @@ impl Machine {
     pub(crate) fn patience(self) -> Duration {
         match self {
             Self::QemuSvm => Duration::from_secs(120),
+            Self::SvmNptBochs
+            | Self::VmxEptIcelake
+            | Self::VmxEptCannonlake
+            | Self::VmxEptSandybridge => Duration::from_secs(240),
         }
     }
 
@@ -76,6 +100,10 @@ impl Machine {
     fn packages(self) -> &'static [&'static str] {
         match self {
             Self::QemuSvm => &["qemu-system-x86"],
+            Self::SvmNptBochs
+            | Self::VmxEptIcelake
+            | Self::VmxEptCannonlake
+            | Self::VmxEptSandybridge => bochs::PACKAGES,
         }
     }
 }
