@@ -54,6 +54,7 @@ pub(crate) const PAGE_LOG: &[&str] = &[
     "page-log-off-and-on",
     "page-log-of-a-slot-that-moves",
     "page-log-of-a-vcpu-that-goes",
+    "page-log-into-a-ring",
 ];
 
 /// Sub-page permissions by tables.
@@ -63,6 +64,8 @@ pub(crate) const SUB_PAGE_TABLES: &[&str] = &[
     "spp-miss-a-table",
     "spp-misconfigured",
     "spp-opened-and-closed",
+    "spp-vcpu-not-told",
+    "spp-slot-moved",
     "spp-rounds",
     "spp-rounds-by-dirty-bits",
     "spp-rounds-by-page-log",

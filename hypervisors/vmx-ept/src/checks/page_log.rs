@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use vellum_mmu::{Config, DirtyBits, Initial, LogMode, Protect, SlotSpec};
+use vellum_mmu::{Again, Config, DirtyBits, Initial, LogMode, Protect, RingSize, SlotSpec};
 use vellum_pte::{Gfn, GfnRange, Gpa, PAGE_SIZE};
 use vm::{Guest, Op, Work};
 
@@ -24,6 +24,7 @@ pub(crate) fn checks() -> Vec<Check<Vmx>> {
         Check::new("page-log-off-and-on", off_and_on),
         Check::new("page-log-of-a-slot-that-moves", of_a_slot_that_moves),
         Check::new("page-log-of-a-vcpu-that-goes", of_a_vcpu_that_goes),
+        Check::new("page-log-into-a-ring", into_a_ring),
     ]
 }
 
@@ -159,4 +160,27 @@ fn of_a_vcpu_that_goes(lab: &Lab<Vmx>) -> String {
     done(guest.store(page(3), 3));
     assert_eq!(second.harvest(Protect::Pages), [3]);
     String::from("20 pages in the log of one VM, 1 in that of the next")
+}
+
+/// Where the vCPU has a dirty ring, what it hands over is in that, and what the log's reader takes is
+/// in the bitmap: both together are what was stored.
+fn into_a_ring(lab: &Lab<Vmx>) -> String {
+    let ring = RingSize::new(2048, 512).expect("a size above the reserve");
+    let config = Config { dirty_bits: DirtyBits::Logged, ring: Some(ring), ..lab.config() };
+    let vm = Vm::new(lab.host(), config, LogMode::On);
+    let mut guest = vm.guest();
+    let mut in_ring = 0;
+    for (round, again) in (0..).zip([Again::Pages, Again::Everything, Again::Pages]) {
+        done(guest.store_pages(page(round * 10), 700, round));
+        let mut pages = BTreeSet::new();
+        vm.mmu.harvest_rings(|entry| {
+            pages.insert(entry.page);
+        });
+        in_ring += pages.len();
+        pages.extend(vm.harvest(Protect::Pages));
+        assert_eq!(Vec::from_iter(pages), Vec::from_iter(round * 10..round * 10 + 700));
+        vm.mmu.reset_rings(again);
+    }
+    assert!(in_ring > 3 * 512, "{in_ring} of 2100 pages were handed over by the vCPU");
+    format!("3 rounds of 700 pages, {in_ring} in the ring")
 }

@@ -10,13 +10,14 @@
 use super::draw::Draw;
 use super::tables::{damaged, entry};
 use crate::processor::Vmx;
-use ::checks::{Check, Lab, Vm, done, page};
+use ::checks::{Check, DATA_PAGES, Lab, Vm, data, done, page};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use vellum_mmu::{Config, DirtyBits, LogMode, Outcome, Protect, SubPageForm, SubPageRange};
-use vellum_pte::{Gpa, Level, SUB_PAGE_SIZE, SubPageMap};
+use vellum_mmu::{Config, DirtyBits, LogMode, MemoryId, Outcome, Protect, SlotSpec};
+use vellum_mmu::{SubPageForm, SubPageRange};
+use vellum_pte::{Gfn, GfnRange, Gpa, Level, SUB_PAGE_SIZE, SlotId, SubPageMap};
 use vm::{Guest, Ran, SPACE};
 
 pub(crate) fn checks() -> Vec<Check<Vmx>> {
@@ -26,6 +27,8 @@ pub(crate) fn checks() -> Vec<Check<Vmx>> {
         Check::new("spp-miss-a-table", miss_a_table),
         Check::new("spp-misconfigured", misconfigured),
         Check::new("spp-opened-and-closed", opened_and_closed),
+        Check::new("spp-vcpu-not-told", vcpu_not_told),
+        Check::new("spp-slot-moved", slot_moved),
     ];
     all.extend(super::sub_page_rounds::checks());
     all
@@ -180,4 +183,50 @@ fn opened_and_closed(lab: &Lab<Vmx>) -> String {
     let exits = guest.exits();
     assert_eq!((exits.emulated, exits.sub_page_events), (0, 1));
     String::from("two maps, one miss, no store emulated")
+}
+
+/// A vCPU that has not been told of the tables ignores them: what is permitted is emulated for it,
+/// beside another for which hardware does it. What is denied is denied to both.
+fn vcpu_not_told(lab: &Lab<Vmx>) -> String {
+    let vm = vm(lab, DirtyBits::Unused);
+    let mut late = vm.guest();
+    let mut told = activate(&vm, DirtyBits::Unused);
+    let map = SubPageMap::new(!1);
+    restrict(&vm, 3, map);
+    for round in 1..4 {
+        done(told.store(at(3, 256), round));
+        done(late.store(at(3, 512), round));
+        denied(told.store(at(3, 0), round), at(3, 0), map);
+        denied(late.store(at(3, 0), round), at(3, 0), map);
+        assert_eq!([256, 512, 0].map(|offset| vm.read(at(3, offset))), [round, round, 0]);
+        assert_eq!(vm.harvest(Protect::Pages), [3]);
+    }
+    assert_eq!((told.exits().emulated, late.exits().emulated), (0, 3));
+    late.load_sub_pages(DirtyBits::Unused);
+    done(late.store(at(3, 512), 9));
+    assert_eq!(late.exits().emulated, 3);
+    String::from("3 stores emulated, then none")
+}
+
+/// A slot that moves takes its maps along; what comes in its place has none, whatever the tables said
+/// of its pages before.
+fn slot_moved(lab: &Lab<Vmx>) -> String {
+    let vm = vm(lab, DirtyBits::Unused);
+    let mut guest = activate(&vm, DirtyBits::Unused);
+    let map = SubPageMap::new(!1);
+    restrict(&vm, 3, map);
+    done(guest.store(at(3, 128), 1));
+    let there = GfnRange::new(Gfn::new(page(DATA_PAGES).gfn().get()), DATA_PAGES);
+    let moved = SlotSpec { range: there.expect("in range"), log: LogMode::On, ..data() };
+    vm.mmu.change_slot(moved).expect("room to move");
+    let new = DATA_PAGES + 3;
+    done(guest.store(at(new, 256), 2));
+    denied(guest.store(at(new, 0), 3), at(new, 0), map);
+    let (id, memory) = (SlotId(2), MemoryId(page(DATA_PAGES).get()));
+    vm.mmu.create_slot(SlotSpec { id, memory, ..data() }).expect("room where it was");
+    done(guest.store(at(3, 0), 4));
+    assert_eq!(vm.read(at(new, 0)), 4, "the other slot's memory");
+    assert_eq!([0, 128, 256].map(|offset| vm.read(at(3, offset))), [0, 1, 2]);
+    assert_eq!(guest.exits().emulated, 0);
+    String::from("denied where it is, stored where it was")
 }
