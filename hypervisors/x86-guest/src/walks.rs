@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use checks::{Check, Lab, Vm, done, page};
-use vellum_mmu::{DirtyBits, Outcome, Protect, SubPageRange, TrackMode};
+use vellum_mmu::{Config, DirtyBits, LogMode, Outcome, Protect, SubPageRange, TrackMode};
 use vellum_pte::{Gpa, SubPageMap};
 use vm::{Guest, Processor, Ran, SPACE};
 
@@ -23,6 +23,7 @@ pub trait OwnTables: Processor {
 pub fn checks<P: OwnTables>() -> Vec<Check<P>> {
     vec![
         Check::new("guest-walk-is-a-write", is_a_write),
+        Check::new("guest-walk-sets-dirty-bits", sets_dirty_bits),
         Check::new("guest-walk-of-a-tracked-page", of_a_tracked_page),
         Check::new("guest-walk-of-a-restricted-page", of_a_restricted_page),
     ]
@@ -52,6 +53,23 @@ fn is_a_write<P: OwnTables>(lab: &Lab<P>) -> String {
     done(guest.store(page(5), 1));
     assert_eq!(vm.harvest(Protect::Pages), [5, 16, 17, 18]);
     format!("{} pages of tables in each of 3 rounds", WALKED.len())
+}
+
+/// Where D bits are the log, a walk sets them, and costs no fault after the first.
+fn sets_dirty_bits<P: OwnTables>(lab: &Lab<P>) -> String {
+    let config = Config { dirty_bits: DirtyBits::Scanned, ..lab.config() };
+    let vm = Vm::new(lab.host(), config, LogMode::On);
+    let mut guest = guest_with_logged_tables(&vm);
+    done(guest.load(page(5)));
+    assert_eq!(vm.harvest(Protect::Pages), WALKED);
+    let before = guest.exits().faults;
+    for round in 0..3 {
+        done(guest.load(page(5)));
+        assert_eq!(vm.harvest(Protect::Pages), WALKED, "in round {round}");
+    }
+    let faults = guest.exits().faults - before;
+    assert_eq!(faults, 0, "hardware logs by itself");
+    format!("{faults} faults in 3 rounds")
 }
 
 /// While a page of its tables is tracked, the guest gets no further by itself: what is emulated is

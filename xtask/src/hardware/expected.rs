@@ -36,8 +36,12 @@ pub(crate) const DIRTY_BITS: &[&str] = &["dirty-bits-by-pages", "dirty-bits-by-p
 pub(crate) const NO_DIRTY_BITS: &[&str] = &["dirty-bits-refused"];
 
 /// Where each walk of the guest's page tables counts as a write.
-pub(crate) const WALKS_WRITE: &[&str] =
-    &["guest-walk-is-a-write", "guest-walk-of-a-tracked-page", "guest-walk-of-a-restricted-page"];
+pub(crate) const WALKS_WRITE: &[&str] = &[
+    "guest-walk-is-a-write",
+    "guest-walk-sets-dirty-bits",
+    "guest-walk-of-a-tracked-page",
+    "guest-walk-of-a-restricted-page",
+];
 
 /// Where it does not.
 pub(crate) const WALKS_READ: &[&str] = &["guest-walk-is-a-load"];
