@@ -19,6 +19,8 @@ const DEFAULT_CACHEABLE: u64 = 1 << 12;
 
 /// SCTLR_EL1 with what is reserved set, MMU and caches off.
 const SCTLR_OFF: u64 = 0x30d0_0800;
+/// SCTLR_EL1.{M, C, I}: MMU and caches on.
+const SCTLR_ON: u64 = 1 << 0 | 1 << 2 | 1 << 12;
 
 const INSTRUCTION_BYTES: u64 = 4;
 
@@ -48,7 +50,7 @@ struct Abort {
 }
 
 /// The system registers of EL1 that these guests use.
-struct Stage1 {
+pub(crate) struct Stage1 {
     sctlr: u64,
     tcr: u64,
     ttbr0: u64,
@@ -59,6 +61,12 @@ struct Stage1 {
 impl Stage1 {
     const fn off() -> Self {
         Self { sctlr: SCTLR_OFF, tcr: 0, ttbr0: 0, mair: 0, vbar: guest::VECTORS }
+    }
+
+    /// MMU and caches on, with tables at `root`.
+    pub(crate) const fn on(tcr: u64, root: Gpa, mair: u64) -> Self {
+        let sctlr = SCTLR_OFF | SCTLR_ON;
+        Self { sctlr, tcr, ttbr0: root.get(), mair, vbar: guest::VECTORS }
     }
 
     fn save() -> Self {
@@ -84,11 +92,12 @@ impl Stage1 {
 }
 
 impl El2 {
-    /// Has the guest switch its MMU on, with these values for its system registers.
-    pub(crate) fn begin_with_own_tables(&mut self, tcr: u64, root: Gpa, mair: u64, sctlr: u64) {
+    /// Has the guest switch its MMU on, as `stage1` says.
+    pub(crate) fn begin_with_own_tables(&mut self, stage1: &Stage1) {
         self.mmu = GuestMmu::Own;
         self.leave();
-        self.registers.x[..4].copy_from_slice(&[tcr, root.get(), mair, sctlr]);
+        let Stage1 { sctlr, tcr, ttbr0, mair, .. } = *stage1;
+        self.registers.x[..4].copy_from_slice(&[tcr, ttbr0, mair, sctlr]);
         self.registers.pc = guest::OWN_TABLES;
     }
 
