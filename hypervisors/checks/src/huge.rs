@@ -6,8 +6,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use vellum_mmu::{HugeLeaves, Initial, LogMode, Protect};
-use vm::{Processor, Ran};
+use vellum_mmu::{DirtyBits, HugeLeaves, Initial, LogMode, Outcome, Protect};
+use vellum_mmu::{SubPageRange, TrackMode};
+use vellum_pte::SubPageMap;
+use vm::{Processor, Ran, SPACE};
 
 const LEAVES: u64 = DATA_PAGES / 512;
 
@@ -17,6 +19,7 @@ pub(crate) fn checks<P: Processor>() -> Vec<Check<P>> {
         Check::new("huge-split-by-a-write", split_by_a_write),
         Check::new("huge-split-ahead", split_ahead),
         Check::new("huge-brought-back", brought_back),
+        Check::new("huge-not-over-forbidden", not_over_forbidden),
     ]
 }
 
@@ -81,4 +84,39 @@ fn brought_back<P: Processor>(lab: &Lab<P>) -> String {
     let faults = guest.exits().faults - before;
     assert!(faults <= LEAVES, "{faults} faults: the leaves are huge");
     format!("{faults} faults for {DATA_PAGES} pages after the log")
+}
+
+/// No huge leaf comes over a page that is tracked or restricted, and one that is there goes.
+fn not_over_forbidden<P: Processor>(lab: &Lab<P>) -> String {
+    let vm = lab.huge(LogMode::Off);
+    let mut guest = vm.guest();
+    vm.mmu.activate_sub_pages().expect("memory for sub-page tables");
+    guest.load_sub_pages(DirtyBits::Unused);
+    vm.mmu.enable_tracking().expect("memory for counts");
+    let restrict = |index: u64| {
+        let range = SubPageRange::new(SPACE, page(index).gfn());
+        assert_eq!(vm.mmu.set_sub_pages(range, &[SubPageMap::NONE]), Ok(1));
+    };
+    let track = |index: u64| {
+        vm.mmu.track(SPACE, page(index).gfn(), TrackMode::Write).expect("a page of a slot");
+    };
+    restrict(3);
+    track(512 + 3);
+    for leaf in 0..LEAVES {
+        done(guest.store(page(leaf * 512), 1));
+    }
+    restrict(1024 + 3);
+    track(1536 + 3);
+    for leaf in [0, 2] {
+        let ran = guest.store(page(leaf * 512 + 3), 2);
+        assert!(matches!(ran, Ran::Stopped(Outcome::Denied(_))), "{ran:?} in leaf {leaf}");
+        assert_eq!(vm.read(page(leaf * 512 + 3)), 0, "nothing was written");
+    }
+    for leaf in [1, 3] {
+        done(guest.store(page(leaf * 512 + 3), 2));
+    }
+    assert_eq!(guest.exits().emulated, 2, "the stores to tracked pages");
+    done(guest.store_pages(page(4), 500, 3));
+    assert_eq!(guest.exits().emulated, 2, "nobody forbids their neighbours");
+    String::from("2 of 4 before they were mapped, 2 after")
 }
