@@ -7,7 +7,7 @@ use crate::tool::Missing;
 use std::process::Command;
 
 /// The packages that are built for Arm alone; the others are for x86, or for both.
-const ARM: [&str; 1] = ["el2-stage2"];
+const ARM: [&str; 2] = ["el2-stage2", "el2-linux"];
 const X86: &str = "x86_64-unknown-linux-gnu";
 
 /// The source is formatted.

@@ -4,6 +4,7 @@ use super::arm_toolchain::ArmToolchain;
 use super::bochs::{self, Model};
 use super::build::Image;
 use super::expected;
+use super::linux;
 use super::qemu;
 use crate::failure::Failure;
 use crate::tool::{self, Missing};
@@ -16,7 +17,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Machine {
     /// AMD's SVM and nested page tables, by QEMU (`-cpu max`).
-    QemuSvm,
+    SvmNptQemu,
     /// The same, by Bochs (Ryzen).
     SvmNptBochs,
     /// Intel's VMX and EPT with all that this project uses, by Bochs (Ice Lake).
@@ -25,6 +26,8 @@ pub(crate) enum Machine {
     VmxEptCannonlake,
     /// The same without A and D bits in EPT (Sandy Bridge).
     VmxEptSandybridge,
+    /// Arm's EL2 and stage 2 under Debian's kernel, by QEMU (Cortex-A57 and A76).
+    El2Linux,
 }
 
 impl Machine {
@@ -42,8 +45,9 @@ impl Machine {
     /// What runs on it.
     pub(crate) fn image(self) -> Image {
         match self {
-            Self::QemuSvm | Self::SvmNptBochs => Image::SvmNpt,
+            Self::SvmNptQemu | Self::SvmNptBochs => Image::SvmNpt,
             Self::VmxEptIcelake | Self::VmxEptCannonlake | Self::VmxEptSandybridge => Image::VmxEpt,
+            Self::El2Linux => Image::El2Linux,
         }
     }
 
@@ -52,10 +56,11 @@ impl Machine {
         use expected::{DIRTY_BITS, EPT, NO_DIRTY_BITS, PAGE_LOG, SUB_PAGE_TABLES};
         use expected::{WALKS_READ, WALKS_WRITE, with};
         match self {
-            Self::QemuSvm | Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE]),
+            Self::SvmNptQemu | Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE]),
             Self::VmxEptIcelake => with(&[DIRTY_BITS, EPT, WALKS_WRITE, PAGE_LOG, SUB_PAGE_TABLES]),
             Self::VmxEptCannonlake => with(&[DIRTY_BITS, EPT, WALKS_WRITE]),
             Self::VmxEptSandybridge => with(&[NO_DIRTY_BITS, EPT, WALKS_READ]),
+            Self::El2Linux => linux::CHECKS.to_vec(),
         }
     }
 
@@ -69,22 +74,24 @@ impl Machine {
     ) -> Result<Command, Failure> {
         let bochs = |model| bochs::machine(model, image, folder, serial);
         match self {
-            Self::QemuSvm => Ok(qemu::x86(image, serial)),
+            Self::SvmNptQemu => Ok(qemu::x86(image, serial)),
             Self::SvmNptBochs => bochs(Model::Ryzen),
             Self::VmxEptIcelake => bochs(Model::IceLake),
             Self::VmxEptCannonlake => bochs(Model::CannonLake),
             Self::VmxEptSandybridge => bochs(Model::SandyBridge),
+            Self::El2Linux => linux::boots(image, folder, serial),
         }
     }
 
     /// How long it may take. Far more than it does: whoever takes so long hangs.
     pub(crate) fn patience(self) -> Duration {
         match self {
-            Self::QemuSvm => Duration::from_secs(120),
+            Self::SvmNptQemu => Duration::from_secs(120),
             Self::SvmNptBochs
             | Self::VmxEptIcelake
             | Self::VmxEptCannonlake
             | Self::VmxEptSandybridge => Duration::from_secs(240),
+            Self::El2Linux => Duration::from_secs(900),
         }
     }
 
@@ -94,16 +101,20 @@ impl Machine {
         if self.image().is_for_arm() {
             ArmToolchain::at_hand(missing)?;
         }
+        if self == Self::El2Linux {
+            linux::require(missing)?;
+        }
         Ok(())
     }
 
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::QemuSvm => &["qemu-system-x86"],
+            Self::SvmNptQemu => &["qemu-system-x86"],
             Self::SvmNptBochs
             | Self::VmxEptIcelake
             | Self::VmxEptCannonlake
             | Self::VmxEptSandybridge => bochs::PACKAGES,
+            Self::El2Linux => &["qemu-system-arm"],
         }
     }
 }
