@@ -47,8 +47,9 @@ pub enum SubPageForm {
 /// same store succeeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Denial {
-    /// The first byte that may not be written. The length of the instruction and its address are in
-    /// the embedder's own exit information.
+    /// The first byte that may not be written. The address of the instruction is in the embedder's
+    /// own exit information. So is its length, except after EPT violations, for which VMX leaves it
+    /// undefined (Intel SDM vol. 3C, 28.2.5): the instruction has to be decoded.
     pub gpa: Gpa,
     /// The page's map.
     pub map: SubPageMap,
