@@ -45,7 +45,7 @@ fn output_size() -> usize {
 /// VTCR_EL2 for `tables`.
 pub(crate) fn control(tables: &Tables) -> u64 {
     let hardware = if tables.accessed_dirty { HA | HD } else { 0 };
-    64 - u64::from(address_bits(tables.shape))
+    (64 - u64::from(address_bits(tables.shape)))
         | first_level(tables.shape.level) << SL0
         | WRITE_BACK
         | INNER_SHAREABLE
