@@ -15,6 +15,10 @@ pub(crate) enum Image {
     SvmNpt,
     /// On Intel's VMX.
     VmxEpt,
+    /// At Arm's EL2.
+    El2Stage2,
+    /// At Arm's EL2, under an operating system.
+    El2Linux,
 }
 
 const X86: &str = "x86_64-unknown-linux-gnu";
@@ -25,12 +29,15 @@ impl Image {
         match self {
             Self::SvmNpt => "svm-npt",
             Self::VmxEpt => "vmx-ept",
+            Self::El2Stage2 => "el2-stage2",
+            Self::El2Linux => "el2-linux",
         }
     }
 
     pub(crate) const fn is_for_arm(self) -> bool {
         match self {
             Self::SvmNpt | Self::VmxEpt => false,
+            Self::El2Stage2 | Self::El2Linux => true,
         }
     }
 

@@ -26,6 +26,11 @@ pub(crate) enum Machine {
     VmxEptCannonlake,
     /// The same without A and D bits in EPT (Sandy Bridge).
     VmxEptSandybridge,
+    /// Arm's EL2 and stage 2 with access flag and dirty state by hardware, on two CPUs, by QEMU
+    /// (`-cpu max`).
+    El2Stage2Max,
+    /// The same without (Cortex-A57).
+    El2Stage2A57,
     /// Arm's EL2 and stage 2 under Debian's kernel, by QEMU (Cortex-A57 and A76).
     El2Linux,
 }
@@ -47,6 +52,7 @@ impl Machine {
         match self {
             Self::SvmNptQemu | Self::SvmNptBochs => Image::SvmNpt,
             Self::VmxEptIcelake | Self::VmxEptCannonlake | Self::VmxEptSandybridge => Image::VmxEpt,
+            Self::El2Stage2Max | Self::El2Stage2A57 => Image::El2Stage2,
             Self::El2Linux => Image::El2Linux,
         }
     }
@@ -54,12 +60,14 @@ impl Machine {
     /// What has to be met, by name and in order.
     pub(crate) fn checks(self) -> Vec<&'static str> {
         use expected::{DIRTY_BITS, EPT, NO_DIRTY_BITS, PAGE_LOG, SUB_PAGE_TABLES};
-        use expected::{WALKS_READ, WALKS_WRITE, with};
+        use expected::{STAGE_2, WALKS_READ, WALKS_SET_FLAGS, WALKS_WRITE, with};
         match self {
             Self::SvmNptQemu | Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE]),
             Self::VmxEptIcelake => with(&[DIRTY_BITS, EPT, WALKS_WRITE, PAGE_LOG, SUB_PAGE_TABLES]),
             Self::VmxEptCannonlake => with(&[DIRTY_BITS, EPT, WALKS_WRITE]),
             Self::VmxEptSandybridge => with(&[NO_DIRTY_BITS, EPT, WALKS_READ]),
+            Self::El2Stage2Max => with(&[DIRTY_BITS, STAGE_2, WALKS_READ, WALKS_SET_FLAGS]),
+            Self::El2Stage2A57 => with(&[NO_DIRTY_BITS, STAGE_2, WALKS_READ]),
             Self::El2Linux => linux::CHECKS.to_vec(),
         }
     }
@@ -79,6 +87,8 @@ impl Machine {
             Self::VmxEptIcelake => bochs(Model::IceLake),
             Self::VmxEptCannonlake => bochs(Model::CannonLake),
             Self::VmxEptSandybridge => bochs(Model::SandyBridge),
+            Self::El2Stage2Max => Ok(qemu::arm("max", image, serial)),
+            Self::El2Stage2A57 => Ok(qemu::arm("cortex-a57", image, serial)),
             Self::El2Linux => linux::boots(image, folder, serial),
         }
     }
@@ -90,7 +100,9 @@ impl Machine {
             Self::SvmNptBochs
             | Self::VmxEptIcelake
             | Self::VmxEptCannonlake
-            | Self::VmxEptSandybridge => Duration::from_secs(240),
+            | Self::VmxEptSandybridge
+            | Self::El2Stage2Max
+            | Self::El2Stage2A57 => Duration::from_secs(240),
             Self::El2Linux => Duration::from_secs(900),
         }
     }
@@ -114,7 +126,7 @@ impl Machine {
             | Self::VmxEptIcelake
             | Self::VmxEptCannonlake
             | Self::VmxEptSandybridge => bochs::PACKAGES,
-            Self::El2Linux => &["qemu-system-arm"],
+            Self::El2Stage2Max | Self::El2Stage2A57 | Self::El2Linux => &["qemu-system-arm"],
         }
     }
 }

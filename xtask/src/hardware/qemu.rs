@@ -13,3 +13,15 @@ pub(crate) fn x86(image: &Path, serial: &Path) -> Command {
     command.arg("-kernel").arg(image);
     command
 }
+
+/// An Arm machine with EL2, two CPUs that run at once, and a way out by semihosting.
+pub(crate) fn arm(cpu: &str, image: &Path, serial: &Path) -> Command {
+    let mut command = Command::new("qemu-system-aarch64");
+    command.args("-accel tcg,thread=multi -smp 2 -m 128 -no-reboot -nodefaults".split(' '));
+    command.args("-machine virt,virtualization=on,gic-version=3 -cpu".split(' ')).arg(cpu);
+    command.args("-display none -monitor none".split(' '));
+    command.args("-semihosting-config enable=on,target=native".split(' '));
+    command.arg("-serial").arg(format!("file:{}", serial.display()));
+    command.arg("-kernel").arg(image);
+    command
+}
