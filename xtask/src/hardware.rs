@@ -10,6 +10,7 @@ mod build;
 mod disk;
 mod emulator;
 mod expected;
+mod linux;
 mod machine;
 mod package;
 mod qemu;

@@ -41,7 +41,7 @@ fn main() {
         Mistake::None => boots(&handover),
         Mistake::ShootDownsSkipped => break_is_caught(&handover),
     }
-    println!("end 1");
+    println!("end {}", handover.before + 1);
 }
 
 /// Fewer harvests, or fewer changed pages, and little was shown.

@@ -5,97 +5,94 @@ mod archive;
 mod device_tree;
 mod layout;
 
-pub(crate) use layout::{Mistake, Way};
-
 use super::arm_packages::{Apt, unpacked};
 use crate::cargo::{root, run_aside};
 use crate::failure::Failure;
 use crate::tool::Missing;
 use archive::{Entry, archive};
-use layout::Piece;
+use layout::{Handover, Mistake, Piece, Way};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One boot of it, and how it is tracked meanwhile.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Boot {
-    /// In which way.
-    pub(crate) way: Way,
-    /// Whether that is done right.
-    pub(crate) mistake: Mistake,
-}
+/// What is to be met, one boot each, in this order.
+pub(crate) const CHECKS: [&str; 7] = [
+    "linux-boots-per-page",
+    "linux-boots-protect-all",
+    "linux-boots-huge-leaves",
+    "linux-boots-dirty-bits",
+    "linux-boots-dirty-bits-and-protect-all",
+    "linux-break-is-caught-per-page",
+    "linux-break-is-caught-dirty-bits",
+];
 
-/// The kernel's command line: its messages are for the file with the serial line, and a panic ends it.
+/// A boot for each of [`CHECKS`]. The second stage of the first processor sets no A and no D bits.
+const BOOTS: [(&str, Way, Mistake); CHECKS.len()] = [
+    (A57, Way::Pages, Mistake::None),
+    (A57, Way::ProtectAll, Mistake::None),
+    (A57, Way::HugeLeaves, Mistake::None),
+    (A76, Way::DirtyBits, Mistake::None),
+    (A76, Way::DirtyBitsAndProtectAll, Mistake::None),
+    (A57, Way::Pages, Mistake::ShootDownsSkipped),
+    (A76, Way::DirtyBits, Mistake::ShootDownsSkipped),
+];
+const A57: &str = "cortex-a57";
+const A76: &str = "cortex-a76";
+
+/// The kernel's command line: only what worries it is said, and a panic ends it.
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
-impl Boot {
-    /// What is to be met.
-    pub(crate) const fn check(self) -> &'static [&'static str] {
-        match self.mistake {
-            Mistake::None => match self.way {
-                Way::Pages => &["linux-boots-per-page"],
-                Way::ProtectAll => &["linux-boots-protect-all"],
-                Way::DirtyBits => &["linux-boots-dirty-bits"],
-                Way::DirtyBitsAndProtectAll => &["linux-boots-dirty-bits-and-protect-all"],
-                Way::HugeLeaves => &["linux-boots-huge-leaves"],
-            },
-            Mistake::ShootDownsSkipped => match self.way {
-                Way::Pages => &["linux-break-is-caught-per-page"],
-                Way::ProtectAll => &["linux-break-is-caught-protect-all"],
-                Way::DirtyBits => &["linux-break-is-caught-dirty-bits"],
-                Way::DirtyBitsAndProtectAll => {
-                    &["linux-break-is-caught-dirty-bits-and-protect-all"]
-                }
-                Way::HugeLeaves => &["linux-break-is-caught-huge-leaves"],
-            },
-        }
-    }
+/// Boots once, on the processor `$1` with the handover `$2`. Nothing on the machine writes memory by
+/// itself: its interrupt controller has no tables there. It ends when the shell does.
+const BOOT: &str = r#"
+boot() {
+    setpriv --pdeathsig KILL -- qemu-system-aarch64 -accel tcg \
+        -machine virt,virtualization=on,gic-version=3,its=off -cpu "$1" -m 512 \
+        -nodefaults -no-reboot -display none -monitor none \
+        -semihosting-config enable=on,target=native \
+        -chardev "file,id=line,path=$serial,append=on" -serial chardev:line \
+        -kernel "$image" -device "loader,force-raw=on,file=$kernel,addr=KERNEL" \
+        -device loader,force-raw=on,file=tree,addr=TREE \
+        -device loader,force-raw=on,file=files,addr=FILES \
+        -device "loader,force-raw=on,file=$2,addr=HANDOVER"
+}
+set -e
+"#;
 
-    /// The processor: one whose second stage has A and D bits only where they are used.
-    const fn processor(self) -> &'static str {
-        match self.way {
-            Way::Pages | Way::ProtectAll | Way::HugeLeaves => "cortex-a57",
-            Way::DirtyBits | Way::DirtyBitsAndProtectAll => "cortex-a76",
-        }
+/// All boots, one after the other, up to the first that fails: one serial line for all of them. What is
+/// not fetched but made is put into `folder`.
+pub(crate) fn boots(image: &Path, folder: &Path, serial: &Path) -> Result<Command, Failure> {
+    let system = System::at_hand(Missing::Name)?;
+    let files = write(folder, "files", &system.first_files()?)?;
+    write(folder, "tree", &tree(&files)?)?;
+    for (before, (_, way, mistake)) in BOOTS.into_iter().enumerate() {
+        let handover = Handover { way, mistake, before: before as u64 };
+        write(folder, &handover_file(before), &handover.bytes())?;
     }
-
-    /// The machine with everything in its memory. What is not fetched but made is put into `folder`.
-    pub(crate) fn start(
-        self,
-        image: &Path,
-        folder: &Path,
-        serial: &Path,
-    ) -> Result<Command, Failure> {
-        let system = System::at_hand(Missing::Name)?;
-        let mut command = machine(self.processor(), serial);
-        command.arg("-kernel").arg(image);
-        let files = write(folder, "files", &system.first_files()?)?;
-        let tree = write(folder, "tree", &tree(&files)?)?;
-        let handover = write(folder, "handover", &layout::handover(self.way, self.mistake))?;
-        load(&mut command, &system.kernel(folder)?, Piece::Kernel.host_address());
-        load(&mut command, &tree, Piece::Tree.host_address());
-        load(&mut command, &files, Piece::FirstFiles.host_address());
-        load(&mut command, &handover, layout::HANDOVER);
-        Ok(command)
-    }
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script()).current_dir(folder);
+    command.env("image", image).env("serial", serial).env("kernel", system.kernel(folder)?);
+    Ok(command)
 }
 
-/// Its interrupt controller has no tables in memory, and there is nothing else that has.
-fn machine(processor: &str, serial: &Path) -> Command {
-    let mut command = Command::new("qemu-system-aarch64");
-    command.args("-machine virt,virtualization=on,gic-version=3,its=off -accel tcg".split(' '));
-    command.args(["-cpu", processor]);
-    command.args("-m 512 -no-reboot -nodefaults -display none -monitor none".split(' '));
-    command.args(["-semihosting-config", "enable=on,target=native"]);
-    command.arg("-serial").arg(format!("file:{}", serial.display()));
-    command
+fn script() -> String {
+    let boot = BOOTS.iter().enumerate().fold(BOOT.to_owned(), |script, (number, boot)| {
+        script + &format!("boot {} {}\n", boot.0, handover_file(number))
+    });
+    let places = [
+        ("KERNEL", Piece::Kernel.host_address()),
+        ("TREE", Piece::Tree.host_address()),
+        ("FILES", Piece::FirstFiles.host_address()),
+        ("HANDOVER", layout::HANDOVER),
+    ];
+    places.into_iter().fold(boot, |script, (name, address)| {
+        script.replace(&format!("addr={name}"), &format!("addr={address:#x}"))
+    })
 }
 
-fn load(command: &mut Command, file: &Path, address: u64) {
-    let file = file.display();
-    command.arg("-device").arg(format!("loader,file={file},addr={address:#x},force-raw=on"));
+fn handover_file(number: usize) -> String {
+    format!("handover-{number}")
 }
 
 fn tree(files: &Path) -> Result<Vec<u8>, Failure> {
@@ -104,14 +101,19 @@ fn tree(files: &Path) -> Result<Vec<u8>, Failure> {
     Ok(device_tree::flatten(&device_tree::machine(COMMAND_LINE, first..end)))
 }
 
+/// Sees to it that there is a kernel, and busybox.
+pub(crate) fn require(missing: Missing) -> Result<(), Failure> {
+    System::at_hand(missing).map(|_| ())
+}
+
 /// Kernel and busybox, unpacked.
-pub(crate) struct System {
+struct System {
     folder: PathBuf,
 }
 
 impl System {
     /// Those in the target folder, which are fetched if they are missing and may be.
-    pub(crate) fn at_hand(missing: Missing) -> Result<Self, Failure> {
+    fn at_hand(missing: Missing) -> Result<Self, Failure> {
         let folder = unpacked("arm-linux", missing, choose)?;
         // Hundreds of megabytes that nobody loads.
         let modules = folder.join("lib/modules");
@@ -141,8 +143,9 @@ impl System {
     fn kernel_as_packaged(&self) -> Result<PathBuf, Failure> {
         let boot = self.folder.join("boot");
         let files = fs::read_dir(&boot).map_err(at(&boot))?;
-        let is_kernel =
-            |path: &PathBuf| path.file_name().is_some_and(|name| is_kernel(&name.to_string_lossy()));
+        let is_kernel = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| is_kernel(&name.to_string_lossy()))
+        };
         let mut paths = files.filter_map(|file| file.ok().map(|file| file.path()));
         paths.find(is_kernel).ok_or_else(|| at(&boot)(ErrorKind::NotFound.into()))
     }

@@ -75,8 +75,11 @@ fn pad(archive: &mut Vec<u8>) {
 mod tests {
     use super::{Entry, archive};
 
-    /// Name, mode, device and bytes of each entry, read as the format's text tells.
-    fn unpack(mut archive: &[u8]) -> Vec<(String, u32, (u32, u32), Vec<u8>)> {
+    /// Name, mode, device and bytes.
+    type Unpacked = (String, u32, (u32, u32), Vec<u8>);
+
+    /// Each entry, read as the format's text tells.
+    fn unpack(mut archive: &[u8]) -> Vec<Unpacked> {
         let mut entries = Vec::new();
         loop {
             assert_eq!(&archive[..6], b"070701");

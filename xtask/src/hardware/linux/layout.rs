@@ -77,16 +77,38 @@ pub(crate) enum Mistake {
     ShootDownsSkipped,
 }
 
-/// The words that tell the hypervisor what is where and what it is to do.
-pub(crate) fn handover(way: Way, mistake: Mistake) -> Vec<u8> {
-    let (kernel, tree) = (Piece::Kernel.guest_address(), Piece::Tree.guest_address());
-    let period = match mistake {
-        Mistake::None => PERIOD,
-        Mistake::ShootDownsSkipped => PERIOD_OF_MISTAKE,
-    };
-    let (way, mistake) = (way as u64, mistake as u64);
-    let words = [MAGIC, GUEST_FIRST, GUEST_BYTES, HOST_FIRST, kernel, tree, way, mistake, period];
-    words.into_iter().flat_map(u64::to_le_bytes).collect()
+/// What the hypervisor is told, beside what is where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Handover {
+    /// How it is to track the guest's writes.
+    pub(crate) way: Way,
+    /// Whether without a mistake.
+    pub(crate) mistake: Mistake,
+    /// How many boots there were before this one: it counts on.
+    pub(crate) before: u64,
+}
+
+impl Handover {
+    /// As the hypervisor reads it.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        let period = match self.mistake {
+            Mistake::None => PERIOD,
+            Mistake::ShootDownsSkipped => PERIOD_OF_MISTAKE,
+        };
+        let words = [
+            MAGIC,
+            GUEST_FIRST,
+            GUEST_BYTES,
+            HOST_FIRST,
+            Piece::Kernel.guest_address(),
+            Piece::Tree.guest_address(),
+            self.way as u64,
+            self.mistake as u64,
+            period,
+            self.before,
+        ];
+        words.into_iter().flat_map(u64::to_le_bytes).collect()
+    }
 }
 
 const _: () = assert!(FIRST_FILES < GUEST_FIRST + GUEST_BYTES);
