@@ -1,19 +1,21 @@
 //! The log by hardware's D bits, where there are any.
 
 use crate::Check;
-use crate::lab::{DATA_PAGES, Lab, Vm, done, page};
+use crate::lab::{DATA_PAGES, Lab, Vm, data, done, page};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use vellum_mmu::{Config, CreateVmError, DirtyBits, LogMode, Mmu, Protect};
-use vm::Processor;
+use vellum_mmu::{Config, CreateVmError, DirtyBits, LogMode, Mmu, Protect, SlotSpec};
+use vellum_pte::GfnRange;
+use vm::{Processor, SPACE};
 
 pub(crate) fn checks<P: Processor>() -> Vec<Check<P>> {
     if P::features().accessed_dirty {
         vec![
             Check::new("dirty-bits-by-pages", by_pages),
             Check::new("dirty-bits-by-protecting-all", by_protecting_all),
+            Check::new("dirty-bits-of-what-goes", of_what_goes),
         ]
     } else {
         vec![Check::new("dirty-bits-refused", refused)]
@@ -62,6 +64,27 @@ fn by_protecting_all<P: Processor>(lab: &Lab<P>) -> String {
     done(guest.store(page(700), 3));
     assert_eq!(vm.harvest(Protect::Nothing), [700]);
     format!("{faults} faults for 1024 pages")
+}
+
+/// A leaf that goes leaves its D bit behind: because its memory changes, and because its slot moves.
+fn of_what_goes<P: Processor>(lab: &Lab<P>) -> String {
+    let vm = vm(lab);
+    let mut guest = vm.guest();
+    done(guest.store_pages(page(0), 10, 1));
+    assert_eq!(vm.harvest(Protect::Pages).len(), 10);
+    let before = guest.exits().faults;
+    done(guest.store(page(2), 2));
+    assert_eq!(guest.exits().faults, before, "nothing but its D bit knows of the store");
+    let all = GfnRange::new(page(0).gfn(), 10).expect("in range");
+    drop(vm.mmu.invalidate(SPACE, all));
+    assert_eq!(vm.harvest(Protect::Pages), [2]);
+    done(guest.load(page(7)));
+    done(guest.store(page(7), 3));
+    let there = GfnRange::new(page(DATA_PAGES).gfn(), DATA_PAGES).expect("in range");
+    let moved = SlotSpec { log: LogMode::On, range: there, ..data() };
+    vm.mmu.change_slot(moved).expect("room to move");
+    assert_eq!(vm.harvest(Protect::Pages), [7]);
+    String::from("1 page of memory that changed, 1 of a slot that moved")
 }
 
 /// Hardware without D bits is told so, rather than believed.

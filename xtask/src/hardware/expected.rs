@@ -31,7 +31,8 @@ const EVERYWHERE: [&str; 26] = [
 ];
 
 /// Where hardware sets A and D bits.
-pub(crate) const DIRTY_BITS: &[&str] = &["dirty-bits-by-pages", "dirty-bits-by-protecting-all"];
+pub(crate) const DIRTY_BITS: &[&str] =
+    &["dirty-bits-by-pages", "dirty-bits-by-protecting-all", "dirty-bits-of-what-goes"];
 
 /// Where it does not.
 pub(crate) const NO_DIRTY_BITS: &[&str] = &["dirty-bits-refused"];
