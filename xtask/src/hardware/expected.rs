@@ -50,15 +50,15 @@ pub(crate) const WALKS_READ: &[&str] = &["guest-walk-is-a-load"];
 
 /// Where the other walks do, those that set flags.
 pub(crate) const WALKS_SET_FLAGS: &[&str] = &[
-    "guest-walk-that-sets-flags",
-    "guest-walk-that-sets-flags-by-dirty-bits",
+    "guest-walk-sets-flags",
+    "guest-walk-sets-flags-by-dirty-bits",
     "guest-walk-of-a-tracked-page",
 ];
 
 /// Arm's stage 2.
 pub(crate) const STAGE_2: &[&str] = &[
     "shoot-down-skipped-by-pages",
-    "shoot-down-skipped-by-protecting-all",
+    "shoot-down-skipped-protecting-all",
     "roots-of-every-shape",
     "reads-link-a-parked-path",
     "huge-broken-before-made",

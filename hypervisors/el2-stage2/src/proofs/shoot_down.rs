@@ -15,7 +15,7 @@ const PAGES: u64 = 16;
 pub(super) fn checks() -> Vec<Check<El2>> {
     vec![
         Check::new("shoot-down-skipped-by-pages", by_pages),
-        Check::new("shoot-down-skipped-by-protecting-all", by_protecting_all),
+        Check::new("shoot-down-skipped-protecting-all", by_protecting_all),
     ]
 }
 

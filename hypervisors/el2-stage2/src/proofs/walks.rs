@@ -14,8 +14,8 @@ use vm::{Guest, GuestMemory, PROGRAM_BYTES, Ran, SPACE};
 pub(super) fn checks() -> Vec<Check<El2>> {
     let mut all = vec![Check::new("guest-walk-is-a-load", is_a_load)];
     if stage2::sets_dirty() {
-        all.push(Check::new("guest-walk-that-sets-flags", sets_flags));
-        all.push(Check::new("guest-walk-that-sets-flags-by-dirty-bits", by_dirty_bits));
+        all.push(Check::new("guest-walk-sets-flags", sets_flags));
+        all.push(Check::new("guest-walk-sets-flags-by-dirty-bits", by_dirty_bits));
         all.push(Check::new("guest-walk-of-a-tracked-page", of_a_tracked_page));
     }
     all
