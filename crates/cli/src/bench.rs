@@ -41,6 +41,27 @@ fn announce(setting: &str) {
     eprintln!("measuring {setting}");
 }
 
+/// How much of the memory is written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Share {
+    of_ten_thousand: u64,
+    label: &'static str,
+}
+
+impl Share {
+    const ALL: Self = Self { of_ten_thousand: 10_000, label: "100 %" };
+    const LESS: [Self; 3] = [
+        Self { of_ten_thousand: 10, label: "0.1 %" },
+        Self { of_ten_thousand: 100, label: "1 %" },
+        Self { of_ten_thousand: 1000, label: "10 %" },
+    ];
+
+    /// That many of `pages`, at least one.
+    fn of(self, pages: u64) -> u64 {
+        (pages * self.of_ten_thousand / 10_000).max(1)
+    }
+}
+
 /// The address of a page of RAM.
 fn page_at(page: u64) -> Gpa {
     Gpa::new(RAM_BASE.gpa().get() + page * PAGE_SIZE)

@@ -88,7 +88,7 @@ fn migrate(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
         show: Arc::clone(show),
         interrupt: Interrupt::listen()?,
         guest: Guest::load(&args.machine)?,
-        choice: choose(args.track, args.machine.memory),
+        choice: choose(args.track),
     };
     match args.machine.format {
         Format::Ept => job.run::<Ept>(),
@@ -99,7 +99,7 @@ fn migrate(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
 
 fn config(args: &Migrate) -> MachineConfig {
     MachineConfig {
-        logging: Logging::of(choose(args.track, args.machine.memory).method),
+        logging: Logging::of(choose(args.track).method),
         #[cfg(feature = "breaks")]
         broken: args.broken.and_then(crate::breaks::Name::of_tracking),
         ..args.machine.config()

@@ -67,7 +67,7 @@ fn a_way_that_the_processor_has_not_is_refused_with_its_reason() {
 fn auto_says_what_it_chose_and_why() {
     let report = json(&small(&["--json"]));
     let method = report["method"].as_str().unwrap_or_default();
-    assert!(["per-page", "protect-all"].contains(&method), "{report}");
+    assert_eq!(method, "dbit", "{report}");
     assert!(report["method_reason"].as_str().is_some_and(|why| !why.is_empty()), "{report}");
 }
 

@@ -6,7 +6,7 @@
 
 use super::result::BenchResult;
 use super::sample::{Sample, in_turns, time};
-use super::{announce, page_at};
+use super::{Share, announce, page_at};
 use crate::failure::Failure;
 use crate::quantity::Size;
 use std::cell::RefCell;
@@ -22,9 +22,6 @@ use vellum_pte::{Ept, SlotId};
 /// How often each way is timed.
 const PAIRS: usize = 15;
 
-/// Of ten thousand pages, how many are dirty.
-const SHARES: [(u64, &str); 4] = [(10, "0.1 %"), (100, "1 %"), (1000, "10 %"), (10_000, "100 %")];
-
 pub(super) fn run(memory: Size) -> Result<BenchResult, Failure> {
     let mut result = BenchResult::new("ring-reset");
     let bytes = memory.bytes().min(u64::from(RingSize::MOST / 2) * vellum_pte::PAGE_SIZE);
@@ -35,8 +32,8 @@ pub(super) fn run(memory: Size) -> Result<BenchResult, Failure> {
     rig.borrow_mut().store(1, board.layout().pages())?;
     rig.borrow_mut().harvest();
     board.mmu().reset_rings(Again::Pages);
-    for (share, label) in SHARES {
-        measure(&rig, share, label, &mut result)?;
+    for share in Share::LESS.into_iter().chain([Share::ALL]) {
+        measure(&rig, share, &mut result)?;
     }
     Ok(result)
 }
@@ -49,12 +46,8 @@ fn board(bytes: u64) -> Result<Board<Ept>, Failure> {
     Ok(Board::new(&BoardConfig { logging, ..config })?)
 }
 
-fn measure(
-    rig: &RefCell<Rig<'_>>,
-    share: u64,
-    label: &str,
-    result: &mut BenchResult,
-) -> Result<(), Failure> {
+fn measure(rig: &RefCell<Rig<'_>>, share: Share, result: &mut BenchResult) -> Result<(), Failure> {
+    let label = share.label;
     announce(label);
     let rest = RefCell::new([Vec::new(), Vec::new()]);
     let way = |again: Again, place: usize| {
@@ -86,9 +79,8 @@ struct Rig<'b> {
 
 impl Rig<'_> {
     /// How long the reset took, and the stores after it.
-    fn round(&mut self, share: u64, again: Again) -> Result<(Duration, Duration), Failure> {
-        let pages = self.board.layout().pages();
-        let dirty = (pages * share / 10_000).max(1);
+    fn round(&mut self, share: Share, again: Again) -> Result<(Duration, Duration), Failure> {
+        let dirty = share.of(self.board.layout().pages());
         self.store(1, dirty)?;
         self.harvest();
         let resting = self.port.rest();

@@ -1,13 +1,14 @@
-//! One whole round: harvest and protect, then rewrite everything. Each way of tracking against none, on
-//! the same ports.
+//! One whole round: harvest and protect, then rewrite everything, or a part that is spread over all of
+//! memory. Each way of tracking against none, on the same ports.
 
 use super::result::{BenchResult, Target};
 use super::sample::{Sample, in_turns, time};
-use super::{announce, page_at};
+use super::{Share, announce, page_at};
 use crate::failure::Failure;
 use crate::quantity::Size;
 use crate::track::name;
 use std::cell::RefCell;
+use std::fmt;
 use std::time::Duration;
 use vellum_machine::Logging;
 use vellum_machine::board::{Board, BoardConfig};
@@ -30,10 +31,29 @@ pub(super) fn run(memory: Size) -> Result<BenchResult, Failure> {
     for track in WAYS {
         let tracked = board(memory.bytes(), Logging::of(track))?;
         for vcpus in [1, 2] {
-            measure(&untracked, &tracked, track, vcpus, &mut result)?;
+            let setting = Setting { track, vcpus, share: Share::ALL };
+            measure(&untracked, &tracked, setting, &mut result)?;
+        }
+        for share in Share::LESS {
+            let setting = Setting { track, vcpus: 1, share };
+            measure(&untracked, &tracked, setting, &mut result)?;
         }
     }
     Ok(result)
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Setting {
+    track: Track,
+    vcpus: u64,
+    share: Share,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} vCPU, {}", name(self.track), self.vcpus, self.share.label)
+    }
 }
 
 fn board(bytes: u64, logging: Logging) -> Result<Board<Ept>, Failure> {
@@ -44,15 +64,13 @@ fn board(bytes: u64, logging: Logging) -> Result<Board<Ept>, Failure> {
 fn measure(
     untracked: &Board<Ept>,
     tracked: &Board<Ept>,
-    track: Track,
-    vcpus: u64,
+    setting: Setting,
     result: &mut BenchResult,
 ) -> Result<(), Failure> {
-    let setting = format!("{}, {vcpus} vCPU", name(track));
-    announce(&setting);
-    let mut plain = Rig::new(untracked, vcpus)?;
-    let rig = RefCell::new(Rig::new(tracked, vcpus)?);
-    let mut log = BoardLog::new(tracked, track);
+    announce(&setting.to_string());
+    let mut plain = Rig::new(untracked, setting)?;
+    let rig = RefCell::new(Rig::new(tracked, setting)?);
+    let mut log = BoardLog::new(tracked, setting.track);
     log.start()?;
     let [none, ours] = in_turns(
         PAIRS,
@@ -64,21 +82,22 @@ fn measure(
         },
     )?;
     log.stop()?;
-    let pages = tracked.layout().pages();
+    let pages = setting.share.of(tracked.layout().pages());
     let (none, ours) = (Sample::of(&none, pages), Sample::of(&ours, pages));
     let (against, each) = (ours.median / none.median, ours.median);
     result.sample(format!("{setting}: untracked, a page"), none);
     result.sample(format!("{setting}, a page"), ours);
     result.ratio(format!("{setting}: against untracked"), against);
-    marks(result, track, vcpus, each, against);
+    if setting.share == Share::ALL {
+        marks(result, setting, each, against);
+    }
     Ok(())
 }
 
-fn marks(result: &mut BenchResult, track: Track, vcpus: u64, each: f64, against: f64) {
-    let setting = format!("{}, {vcpus} vCPU", name(track));
-    match track {
+fn marks(result: &mut BenchResult, setting: Setting, each: f64, against: f64) {
+    match setting.track {
         Track::PerPage | Track::ProtectAll => {
-            let bound = if vcpus == 1 { 60.0 } else { 32.0 };
+            let bound = if setting.vcpus == 1 { 60.0 } else { 32.0 };
             result.mark(format!("{setting}: ns a page"), Target::AtMost(bound), each);
         }
         Track::DirtyBits | Track::Pml => {
@@ -92,14 +111,18 @@ fn marks(result: &mut BenchResult, track: Track, vcpus: u64, each: f64, against:
 struct Rig<'b> {
     ports: Vec<Port<'b, Ept>>,
     round: PageSet,
+    /// How many are written to.
     pages: u64,
+    /// From one to the next.
+    apart: u64,
 }
 
 impl<'b> Rig<'b> {
-    fn new(board: &'b Board<Ept>, vcpus: u64) -> Result<Self, Failure> {
-        let ports = (0..vcpus).map(|_| board.port()).collect::<Result<_, _>>()?;
-        let (round, pages) = (PageSet::new(board.layout()), board.layout().pages());
-        let mut this = Self { ports, round, pages };
+    fn new(board: &'b Board<Ept>, setting: Setting) -> Result<Self, Failure> {
+        let ports = (0..setting.vcpus).map(|_| board.port()).collect::<Result<_, _>>()?;
+        let (round, all) = (PageSet::new(board.layout()), board.layout().pages());
+        let pages = setting.share.of(all);
+        let mut this = Self { ports, round, pages, apart: all / pages };
         this.rewrite()?;
         Ok(this)
     }
@@ -118,9 +141,9 @@ impl<'b> Rig<'b> {
         Ok(elapsed)
     }
 
-    /// One store to every page.
+    /// One store to every page that is written to, as far from each other as may be.
     fn rewrite(&mut self) -> Result<Duration, Failure> {
-        let (pages, vcpus) = (self.pages, self.ports.len() as u64);
+        let (pages, apart, vcpus) = (self.pages, self.apart, self.ports.len() as u64);
         let parts = self.ports.iter_mut().zip(0..);
         let (stored, elapsed) = time(|| {
             std::thread::scope(|scope| {
@@ -128,9 +151,9 @@ impl<'b> Rig<'b> {
                     .map(|(port, part)| {
                         let range = pages * part / vcpus..pages * (part + 1) / vcpus;
                         scope.spawn(move || {
-                            range
-                                .into_iter()
-                                .try_for_each(|page| port.store(page_at(page), Width::Double, page))
+                            range.into_iter().try_for_each(|page| {
+                                port.store(page_at(page * apart), Width::Double, page)
+                            })
                         })
                     })
                     .collect();

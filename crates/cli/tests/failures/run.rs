@@ -105,7 +105,8 @@ impl Job {
     pub(crate) fn tables(&self) -> [&'static str; 6] {
         let turn = |turn: u64, of: u64| usize::try_from(turn % of).unwrap_or_default();
         let format = ["ept", "npt", "stage2"][turn(self.seed, 3)];
-        let track = ["per-page", "protect-all", "manual"][turn(self.seed + self.seed / 3, 3)];
+        let track = ["per-page", "protect-all", "manual", "dbit", "ring"];
+        let track = track[turn(self.seed + self.seed / 3 + self.phase as u64, 5)];
         let page_size = ["4k", "2m"][turn(self.seed, 2)];
         ["--format", format, "--track", track, "--page-size", page_size]
     }
