@@ -62,7 +62,9 @@ fn by_protecting_all<P: Processor>(lab: &Lab<P>) -> String {
     assert_eq!(vm.harvest(Protect::Nothing), (0..1024).collect::<Vec<u64>>());
     vm.mmu.write_protect_all();
     done(guest.store(page(700), 3));
+    let before = vm.shoot_downs();
     assert_eq!(vm.harvest(Protect::Nothing), [700]);
+    assert_eq!(vm.shoot_downs() - before, 1, "no TLB may hold as dirty what was cleared");
     format!("{faults} faults for 1024 pages")
 }
 

@@ -96,7 +96,8 @@ impl Processor for Vmx {
         self.vmcs.set(Field::GuestRip, rip + store.length);
     }
 
-    /// There is one CPU, and it is here: the guest does not run meanwhile.
+    /// There is one CPU, and it is here: the guest does not run meanwhile. Bochs forgets all of the
+    /// guest's translations at each entry anyway, so what this is for cannot be shown on it.
     fn shoot_down() {
         invept_all().expect("a processor in VMX operation");
     }
