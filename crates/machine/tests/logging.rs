@@ -15,7 +15,7 @@ use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::port::ShootDown;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::{DirtySource, PageSet};
-use vellum_mmu::{Origin, RingSize};
+use vellum_mmu::RingSize;
 use vellum_pte::{AddressSpace, Ept, Format, Npt, PAGE_SIZE, Stage2};
 
 const TRACKS: [Track; 3] = [Track::DirtyBits, Track::Pml, Track::Ring];
@@ -58,7 +58,7 @@ fn names_what_was_written<F: WalkedFormat>(track: Track) {
     let mut round = PageSet::new(log.layout());
     round.regions_mut()[0].insert(9);
     log.owe(&round);
-    board.mmu().mark_dirty(AddressSpace::NORMAL, at(11, 0).gfn(), Origin::Device);
+    board.mmu().mark_dirty(AddressSpace::NORMAL, at(11, 0).gfn());
     write(1);
     let found = collect(&mut log);
     assert!([1, 9, 11].iter().all(|page| found.contains(page)), "{found:?}");

@@ -14,7 +14,7 @@ use crate::dirty::{DirtySet, Initial, bits};
 use crate::embedder::Embedder;
 use crate::frame::Closed;
 use crate::lock::SpinLock;
-use crate::log::{Log, Origin};
+use crate::log::Log;
 use crate::mmu::{Mmu, State};
 use crate::slots::Slot;
 use crate::table::Table;
@@ -108,7 +108,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub(crate) fn drain_logs(&self) {
         if self.dirty_bits == DirtyBits::Logged {
             self.embedder.drain_logs(&mut |space, address| {
-                self.mark_dirty(space, Gpa::new(address).gfn(), Origin::Device);
+                self.mark_dirty(space, Gpa::new(address).gfn());
             });
         }
     }

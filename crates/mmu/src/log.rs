@@ -54,7 +54,7 @@ pub enum Protect {
     Nothing,
 }
 
-/// Who made a write that the embedder reports.
+/// Who made a write that no vCPU makes by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
     /// A vCPU, by the embedder's number.
@@ -144,13 +144,13 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         Ok(())
     }
 
-    /// Logs a write that went past the library: by a device, or by an embedder's own copy. A page
-    /// outside of every logged slot is no matter. Never fails, never allocates: where nothing was
-    /// mapped yet, the 64 pages around it are logged. Waits while a slot changes, so it is not for
-    /// an interrupt handler that may have interrupted a slot change on its own CPU.
-    pub fn mark_dirty(&self, space: AddressSpace, gfn: Gfn, origin: Origin) {
-        // A bitmap does not say who wrote, and a ring is written by its vCPU alone.
-        let _ = origin;
+    /// Logs a write that went past the library: by a device, or by an embedder's own copy. It is in the
+    /// slot's bitmap, whoever made it: what a vCPU wrote and its ring is to name, whoever drives it hands to
+    /// [`Vcpu::log_stores`](crate::Vcpu::log_stores). A page outside of every logged slot is no matter. Never
+    /// fails, never allocates: where nothing was mapped yet, the 64 pages around it are logged. Waits while a
+    /// slot changes, so it is not for an interrupt handler that may have interrupted a slot change on its own
+    /// CPU.
+    pub fn mark_dirty(&self, space: AddressSpace, gfn: Gfn) {
         if let Some(slot) = self.enter().slots.find(space, gfn) {
             slot.mark(gfn);
         }

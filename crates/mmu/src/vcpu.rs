@@ -50,6 +50,9 @@ impl<'m, F: Format, E: Embedder> Vcpu<'m, F, E> {
     /// (Intel SDM vol. 3C, 29.3.6), guest-physical addresses of pages. Bits of an address below the
     /// page count for nothing; a page of no logged slot is no matter. Never fails, never allocates. On
     /// each exit, on a full buffer's above all, and before the handle is dropped for good.
+    ///
+    /// Also for stores that the embedder has made itself for this vCPU, past the library, where the
+    /// vCPU's dirty ring is to name them: [`Mmu::mark_dirty`] knows the bitmap only.
     pub fn log_stores(&mut self, space: AddressSpace, addresses: &[u64]) {
         let state = self.mmu.read_side.enter(self.seat, &self.mmu.embedder);
         for address in addresses {

@@ -67,6 +67,7 @@ in_all_formats! {
     a_vcpu_stays_out_from_the_soft_limit_to_the_reset => soft_full;
     what_finds_no_room_is_in_the_bitmap => no_room;
     what_no_vcpu_writes_is_in_the_bitmap => no_vcpu;
+    what_an_embedder_has_stored_for_a_vcpu_is_in_its_ring_if_it_says_so => stored_for_a_vcpu;
     an_entry_of_a_slot_that_is_gone_is_taken_back => slot_gone;
     what_a_vcpu_logged_outlives_it => vcpu_gone;
     a_slot_without_a_log_is_in_no_ring => unlogged;
@@ -137,11 +138,23 @@ fn no_vcpu<F: Format>() {
     let (_, mmu) = vm::<F>();
     let gpa = |page: u64| Gfn::new(range().first().get() + page).gpa();
     mmu.guest_writer(Origin::Device).write(SPACE, gpa(4), &[1]).expect("writable");
-    mmu.mark_dirty(SPACE, gpa(5).gfn(), Origin::Device);
+    mmu.mark_dirty(SPACE, gpa(5).gfn());
     mmu.owe(SLOT, 0, 1 << 6).expect("logged");
     assert!(harvest(&mmu).is_empty());
     let found = bitmap(&mmu);
     assert!([4, 5, 6].iter().all(|page| found.contains(page)), "{found:?}");
+}
+
+fn stored_for_a_vcpu<F: Format>() {
+    let (_, mmu) = vm::<F>();
+    let (mut one, mut other) = (mmu.vcpu().expect("memory"), mmu.vcpu().expect("memory"));
+    let first = range().first().gpa().get();
+    let pages = |pages: std::ops::Range<u64>| pages.map(move |page| first + page * 4096 + 9);
+    other.log_stores(SPACE, &pages(0..64).collect::<Vec<_>>());
+    assert_eq!((one.may_enter(), other.may_enter()), (Ok(()), Err(RingFull)));
+    one.log_stores(SPACE, &pages(70..71).collect::<Vec<_>>());
+    assert_eq!(harvest(&mmu), [70].into_iter().chain(0..64).collect::<Vec<_>>());
+    assert!(bitmap(&mmu).is_empty());
 }
 
 fn slot_gone<F: Format>() {

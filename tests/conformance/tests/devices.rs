@@ -7,7 +7,6 @@ use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::guest::{Bytes, GuestAddress, GuestMemory, logged_view};
 use vellum_memory::{DeviceLog, DirtySource, Layout, Mark, Misuse, PageSet, Region, Sources};
-use vellum_mmu::Origin;
 use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId};
 
 const SPACE: AddressSpace = AddressSpace::NORMAL;
@@ -37,7 +36,7 @@ impl<F: WalkedFormat> Clone for InTheMmu<F> {
 impl<F: WalkedFormat> Mark for InTheMmu<F> {
     fn mark(&self, space: AddressSpace, range: GfnRange) {
         for page in range.first().get()..range.end().get() {
-            self.0.mmu().mark_dirty(space, Gfn::new(page), Origin::Device);
+            self.0.mmu().mark_dirty(space, Gfn::new(page));
         }
     }
 }

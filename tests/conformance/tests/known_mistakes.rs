@@ -8,7 +8,7 @@ use vellum_machine::port::Port;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::{DirtySource, PageSet, Region};
 use vellum_mmu::{
-    ClearRange, CreateSlotError, Event, Initial, LogError, NoSlot, Origin, Protect, SlotSpec,
+    ClearRange, CreateSlotError, Event, Initial, LogError, NoSlot, Protect, SlotSpec,
 };
 use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId, Stage2};
 
@@ -145,7 +145,7 @@ fn a_device_is_logged<F: WalkedFormat>(board: &Board<F>, mut log: BoardLog<'_, F
         .guest_writer(vellum_mmu::Origin::Device)
         .write(space, across, &[1; 8])
         .expect("RAM");
-    board.mmu().mark_dirty(space, at(2, 0).gfn(), Origin::Device);
+    board.mmu().mark_dirty(space, at(2, 0).gfn());
     assert_eq!(collect(&mut log), [vec![], vec![63, 64], vec![0]]);
     let into_the_next = Gpa::new(at(1, 0).get() - 8);
     board

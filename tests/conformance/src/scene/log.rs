@@ -4,7 +4,7 @@ use super::{Exactness, Op, OutOfMemory, Scene, of_log};
 use crate::hypervisor::Cpu;
 use crate::model::{Clearing, Log, Pages, Refusal, Writer};
 use vellum_memory::{Layout, PageSet, Region};
-use vellum_mmu::{ClearError, ClearRange, DirtyBits, Embedder, Initial, LogError, Origin, Protect};
+use vellum_mmu::{ClearError, ClearRange, DirtyBits, Embedder, Initial, LogError, Protect};
 use vellum_pte::{AddressSpace, Format, SlotId};
 
 impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
@@ -29,7 +29,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
             Op::Owe { id, word, mask } => self.owe(SlotId(id), word, mask),
             Op::Mark { space, page } => {
                 let (space, gfn) = (AddressSpace(space), self.gfn(page));
-                self.library(|scene| scene.mmu.mark_dirty(space, gfn, Origin::Device));
+                self.library(|scene| scene.mmu.mark_dirty(space, gfn));
                 self.model.mark(space, gfn, Writer::Reported);
             }
             _ => unreachable!("{op:?} is not about logs"),
