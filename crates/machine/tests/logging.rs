@@ -16,7 +16,7 @@ use vellum_machine::port::ShootDown;
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::{DirtySource, PageSet};
 use vellum_mmu::RingSize;
-use vellum_pte::{AddressSpace, Ept, Format, Npt, PAGE_SIZE, Stage2};
+use vellum_pte::{AddressSpace, Ept, Format, Npt, PAGE_SIZE, SlotId, Stage2};
 
 const TRACKS: [Track; 3] = [Track::DirtyBits, Track::Pml, Track::Ring];
 
@@ -117,6 +117,26 @@ fn overflows<F: WalkedFormat>(track: Track) {
 fn a_full_buffer_or_ring_loses_nothing_and_stops_nobody_for_good() {
     for track in TRACKS {
         on_each_format!(overflows(track));
+    }
+}
+
+/// A processor that faults no more hands over a whole page-modification log at once, which takes its port's
+/// ring past the soft limit. The port empties the rings before it goes on: nothing goes to the bitmap for
+/// want of room.
+#[test]
+fn a_page_log_that_takes_a_ring_past_its_soft_limit_overflows_nothing() {
+    let ring = Some(RingSize::new(1024, 512).expect("above the reserve"));
+    let board = board::<Ept>(Logging { ring, ..Logging::of(Track::Pml) });
+    let mut log = BoardLog::new(&board, Track::Ring);
+    log.start().expect("memory");
+    for _ in 0..3 {
+        let mut port = board.port().expect("memory");
+        (0..2048).for_each(|page| port.store(at(page, 0), Width::Byte, 1).expect("RAM"));
+        drop(port);
+        let mut bitmap = PageSet::new(log.layout());
+        board.mmu().read_dirty(SlotId(0), &mut bitmap.regions_mut()[0]).expect("the log is on");
+        assert!(bitmap.is_empty(), "{} pages found no room", bitmap.regions()[0].pages().count());
+        assert!(collect(&mut log).into_iter().eq(0..2048));
     }
 }
 

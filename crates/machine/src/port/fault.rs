@@ -77,11 +77,13 @@ impl<F: WalkedFormat> Port<'_, F> {
     }
 
     /// Where D is logged, an access that may set it exits first if there is no room for another entry.
+    /// What was logged may fill the dirty ring: so that is asked before the next entry, as always.
     fn walk(&mut self, part: Part) -> (u64, Result<Translation, Violation>) {
         let Part { gpa, bytes, access } = part;
         let writes = matches!(access, Access::Write | Access::Walk);
         if writes && self.page_log.as_ref().is_some_and(SharedPageLog::is_full) {
             self.drain_page_log();
+            self.wait_for_room();
         }
         let (epoch, walked) = self.walk_tables(gpa, bytes, access);
         if let (Some(log), Ok(Translation { sets_dirty: SetsDirty::Yes, .. })) =
