@@ -1,6 +1,6 @@
 //! Page-modification logging (Intel SDM vol. 3C, 29.3.6): a processor writes down for which pages it sets D.
 
-use super::cpu::{Stopped, VirtualCpu};
+use super::cpu::{Forged, Stopped, VirtualCpu};
 use super::{Memory, locked};
 use vellum_pte::{AddressSpace, Format, Gpa, PAGE_SIZE};
 
@@ -75,26 +75,21 @@ impl<F: Format, M: Memory> VirtualCpu<'_, F, M> {
     }
 
     /// Somebody writes an entry who is no processor, if there is room.
-    pub(super) fn forge_entry(&self, address: u64) -> super::Forged {
+    pub(super) fn forge_entry(&self, address: u64) -> Forged {
         if !self.logs_pages() || self.log_has_room().is_err() {
-            return super::Forged::NotWritten;
+            return Forged::NotWritten;
         }
         locked(&self.mmu.embedder().page_logs[self.number]).write(address);
-        super::Forged::Written
+        Forged::Written
     }
 
     /// What an exit does: what is logged is the library's.
     pub(super) fn hand_over_page_log(&mut self) {
-        let (number, space) = (self.number, self.space);
+        let Some(vcpu) = &mut self.vcpu else { return };
         let hypervisor = self.mmu.embedder();
-        let Some(vcpu) =
-            self.vcpu.as_mut().filter(|_| hypervisor.page_logging != PageLogging::Absent)
-        else {
-            return;
-        };
-        let memory = &hypervisor.memory;
-        let (_, entries) = memory.unlimited(|| locked(&hypervisor.page_logs[number]).drain());
+        let page_log = &hypervisor.page_logs[self.number];
+        let (space, entries) = hypervisor.memory.unlimited(|| locked(page_log).drain());
         vcpu.log_stores(space, &entries);
-        memory.unlimited(|| drop(entries));
+        hypervisor.memory.unlimited(|| drop(entries));
     }
 }

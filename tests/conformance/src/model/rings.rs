@@ -6,6 +6,7 @@
 
 use super::Model;
 use super::log::{Log, Pages, Writer};
+use std::collections::BTreeSet;
 use vellum_mmu::{Again, DirtyBits, RingSize};
 use vellum_pte::{AddressSpace, Gfn, SlotId};
 
@@ -272,15 +273,15 @@ impl Rings {
     }
 
     /// Whether a harvest may name these pages: every entry that is surely there, in order, and besides only
-    /// such as may be.
+    /// such as may be. What hardware has logged is handed over in any order.
     #[must_use]
     pub fn may_be_named(&self, named: &[Named]) -> bool {
-        let mut unread = self.rings.iter().flat_map(|ring| &ring.unread);
+        let unread = self.rings.iter().flat_map(|ring| &ring.unread);
         match self.writers {
             Writers::Faults => is_found_in_order(named, unread),
             Writers::FaultsAndHardware => {
-                named.iter().all(|page| unread.clone().any(|entry| entry.named == *page))
-                    && unread.all(|entry| !entry.is_sure())
+                let pages: BTreeSet<Named> = unread.map(|entry| entry.named).collect();
+                named.iter().all(|page| pages.contains(page))
             }
         }
     }
