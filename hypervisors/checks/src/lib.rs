@@ -11,6 +11,7 @@ mod dirty_bits;
 mod huge;
 mod lab;
 mod log;
+pub mod parallel;
 mod protect_all;
 mod ring;
 mod slots;

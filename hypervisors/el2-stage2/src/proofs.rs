@@ -18,6 +18,6 @@ pub(crate) fn checks() -> Vec<Check<El2>> {
     all.extend(reads::checks());
     all.extend(replace::checks());
     all.extend(walks::checks());
-    all.extend(parallel::checks());
+    all.extend(checks::parallel::checks());
     all
 }

@@ -7,7 +7,7 @@ use x86_guest::Registers;
 
 // The processor itself switches RAX, RSP, RIP, the flags, the control registers, the descriptor
 // tables and CS, SS, DS, ES; FS, GS, TR and LDTR stay the host's, and the guest's program uses none
-// of them. An exit leaves the global interrupt flag clear.
+// of them. The global interrupt flag is clear before and after.
 global_asm!(
     ".section .text.svm_enter, \"ax\"",
     ".globl svm_enter",
@@ -35,7 +35,6 @@ global_asm!(
     "mov r15, [rdi + 8 * 15]",
     "mov rdi, [rdi + 8 * 7]",
     "vmrun rax",
-    "stgi",
     "xchg rdi, [rsp]",
     "mov [rdi + 8 * 1], rcx",
     "mov [rdi + 8 * 2], rdx",

@@ -6,6 +6,7 @@ use vellum_pte::Gpa;
 use vm::Exit;
 
 /// Exit codes (AMD APM vol. 2, appendix C).
+const NMI: u64 = 0x61;
 const VMMCALL: u64 = 0x81;
 const NESTED_PAGE_FAULT: u64 = 0x400;
 
@@ -14,15 +15,17 @@ const WRITE: u64 = 1 << 1;
 const FETCH: u64 = 1 << 4;
 const GUEST_WALK: u64 = 1 << 33;
 
-/// What the exit is, `loaded` being what the guest has loaded if it is done.
-pub(crate) fn decode(vmcb: &Vmcb, loaded: u64) -> Exit {
+/// What the exit is, `loaded` being what the guest has loaded if it is done. `None` if another CPU has
+/// kicked it out, and it just goes on.
+pub(crate) fn decode(vmcb: &Vmcb, loaded: u64) -> Option<Exit> {
     match vmcb.get(Field::ExitCode) {
-        VMMCALL => Exit::Done(loaded),
-        NESTED_PAGE_FAULT => Exit::Fault {
+        NMI => None,
+        VMMCALL => Some(Exit::Done(loaded)),
+        NESTED_PAGE_FAULT => Some(Exit::Fault {
             gpa: Gpa::new(vmcb.get(Field::ExitInfo2)),
             access: access(vmcb.get(Field::ExitInfo1)),
-        },
-        other => Exit::Other(other),
+        }),
+        other => Some(Exit::Other(other)),
     }
 }
 

@@ -10,6 +10,8 @@ extern crate alloc;
 mod entry;
 mod exit;
 mod operation;
+mod parallel;
+mod presence;
 mod processor;
 mod state;
 mod vmcb;
@@ -26,6 +28,9 @@ fn main() {
     let lab = Lab::<Svm>::new(guest_memory());
     let mut all = checks::for_every_processor();
     all.extend(x86_guest::walks::checks());
+    if runtime::x86_64::cpus() > 1 {
+        all.extend(checks::parallel::checks());
+    }
     checks::run(&lab, &all, runtime::print_line);
 }
 

@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::{__cpuid, CpuidResult};
 use core::cell::UnsafeCell;
-use runtime::x86_64::{read_msr, write_msr};
+use runtime::x86_64::{cpu, read_msr, write_msr};
 
 const EFER: u32 = 0xc000_0080;
 pub(crate) const EFER_SVME: u64 = 1 << 12;
@@ -17,14 +17,14 @@ const SVM_FEATURES: u32 = 0x8000_000a;
 const NESTED_PAGING: u32 = 1 << 0;
 const FLUSH_BY_ASID: u32 = 1 << 6;
 
-/// Where the processor keeps the host's state while the guest runs. In a form of its own.
+/// Where a CPU keeps the host's state while the guest runs. In a form of its own.
 #[repr(C, align(4096))]
 struct HostState(UnsafeCell<[u8; 4096]>);
 
 // SAFETY: no code of this program looks into it.
 unsafe impl Sync for HostState {}
 
-static HOST_STATE: HostState = HostState(UnsafeCell::new([0; 4096]));
+static HOST_STATES: [HostState; 2] = [const { HostState(UnsafeCell::new([0; 4096])) }; 2];
 
 /// How translations of a guest are dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,10 +45,10 @@ pub(crate) enum Flush {
 pub(crate) fn enter() {
     assert!(cpuid(EXTENDED_FEATURES).ecx & SVM != 0, "this processor has no SVM");
     assert!(svm_features().edx & NESTED_PAGING != 0, "its SVM has no nested paging");
-    // SAFETY: the processor has SVM, and the page is set aside for it, at its physical address.
+    // SAFETY: the processor has SVM, and the page is set aside for this CPU, at its physical address.
     unsafe {
         write_msr(EFER, read_msr(EFER) | EFER_SVME);
-        write_msr(VM_HSAVE_PA, HOST_STATE.0.get().addr() as u64);
+        write_msr(VM_HSAVE_PA, HOST_STATES[cpu()].0.get().addr() as u64);
     }
 }
 

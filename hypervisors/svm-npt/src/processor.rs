@@ -3,7 +3,7 @@
 
 use crate::operation::{Flush, asids, narrowest_flush};
 use crate::vmcb::{Field, Vmcb};
-use crate::{entry, exit, state};
+use crate::{entry, exit, presence, state};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 use vellum_mmu::SubPageHardware;
@@ -11,9 +11,6 @@ use vellum_pte::{Gpa, Level, Npt};
 use vm::{Exit, Features, GuestMemory, Processor, Store, Tables, Work};
 use x86_guest::walks::OwnTables;
 use x86_guest::{Hypercall, Registers};
-
-/// How many shoot-downs there were. A vCPU that has entered since the last one owes none.
-static SHOOT_DOWNS: AtomicU64 = AtomicU64::new(0);
 
 /// How many vCPUs there were: each has a tag of its own, as far as tags go.
 static TAGS: AtomicU64 = AtomicU64::new(0);
@@ -29,12 +26,16 @@ pub(crate) struct Svm {
 }
 
 impl Svm {
-    /// What this entry has to drop. The count is read before the guest is entered, so that a
-    /// shoot-down that comes later is answered at the next entry.
-    fn flush(&mut self) -> Flush {
-        let count = SHOOT_DOWNS.load(Ordering::SeqCst);
+    /// One entry: `None` if another CPU has ended it.
+    fn enter_once(&mut self) -> Option<Exit> {
+        let count = presence::enter();
         let owes = self.answered.replace(count) != Some(count);
-        if owes { narrowest_flush() } else { Flush::None }
+        let flush = if owes { narrowest_flush() } else { Flush::None };
+        self.vmcb.set(Field::AsidAndFlush, self.asid | (flush as u64) << 32);
+        // SAFETY: `new` has completed the block; the library's tables lead to what `Host` resolved.
+        unsafe { entry::enter(&mut self.registers, &mut self.vmcb) };
+        presence::leave();
+        exit::decode(&self.vmcb, self.registers.loaded())
     }
 }
 
@@ -84,11 +85,11 @@ impl Processor for Svm {
     }
 
     fn enter(&mut self) -> Exit {
-        let flush = self.flush() as u64;
-        self.vmcb.set(Field::AsidAndFlush, self.asid | flush << 32);
-        // SAFETY: `new` has completed the block; the library's tables lead to what `Host` resolved.
-        unsafe { entry::enter(&mut self.registers, &mut self.vmcb) };
-        exit::decode(&self.vmcb, self.registers.loaded())
+        loop {
+            if let Some(exit) = self.enter_once() {
+                return exit;
+            }
+        }
     }
 
     fn store(&self, memory: GuestMemory) -> Option<Store> {
@@ -99,8 +100,7 @@ impl Processor for Svm {
         self.vmcb.set(Field::Rip, self.vmcb.get(Field::Rip) + store.length);
     }
 
-    /// On one CPU no guest runs while this does: each vCPU pays at its next entry.
     fn shoot_down() {
-        SHOOT_DOWNS.fetch_add(1, Ordering::SeqCst);
+        presence::shoot_down();
     }
 }

@@ -3,8 +3,10 @@
 use crate::operation::EFER_SVME;
 use crate::vmcb::{Field, Segment, Vmcb};
 
-/// Each exception exits, the guest having no handlers; and so do HLT and a shutdown.
+/// Each exception exits, the guest having no handlers; and so do HLT, a shutdown, and the kick of
+/// another CPU.
 const EXCEPTIONS: u64 = 0xffff_ffff;
+const NMI: u64 = 1 << 1;
 const HLT: u64 = 1 << 24;
 const SHUTDOWN: u64 = 1 << 31;
 /// VMRUN has to exit; VMMCALL is the hypercall.
@@ -32,7 +34,7 @@ const DATA_RIGHTS: u16 = 0xc93;
 /// Sets everything that stays as it is, and the guest's state.
 pub(crate) fn set_fixed(vmcb: &mut Vmcb) {
     let values = [
-        (Field::InterceptsLow, EXCEPTIONS | (HLT | SHUTDOWN) << 32),
+        (Field::InterceptsLow, EXCEPTIONS | (NMI | HLT | SHUTDOWN) << 32),
         (Field::InterceptsHigh, VMRUN | VMMCALL),
         (Field::NestedPaging, 1),
         (Field::Privilege, 0),

@@ -59,8 +59,13 @@ impl GuestMemory {
     /// [`NoBacking`] if there are none.
     pub fn read(&self, gpa: Gpa) -> Result<u64, NoBacking> {
         let place = self.place(gpa, 8)?;
-        // SAFETY: `place` has said that all of it is inside.
-        Ok(unsafe { place.cast::<u64>().as_ptr().read_unaligned() })
+        if place.cast::<u64>().is_aligned() {
+            // SAFETY: `place` has said that all of it is inside.
+            return Ok(unsafe { place.cast::<u64>().read_volatile() });
+        }
+        // SAFETY: as above.
+        let byte = |offset| unsafe { place.add(offset).read_volatile() };
+        Ok(u64::from_le_bytes(core::array::from_fn(byte)))
     }
 
     /// Fills all of it with zeros.

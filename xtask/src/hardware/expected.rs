@@ -63,8 +63,13 @@ pub(crate) const STAGE_2: &[&str] = &[
     "reads-link-a-parked-path",
     "huge-broken-before-made",
     "huge-split-shoot-down-skipped",
+];
+
+/// Where there are two CPUs: `checks::parallel::checks()`.
+pub(crate) const PARALLEL: &[&str] = &[
     "parallel-faults",
     "parallel-stores-and-harvests",
+    "parallel-shoot-down",
     "parallel-shoot-down-skipped",
 ];
 

@@ -60,14 +60,17 @@ impl Machine {
     /// What has to be met, by name and in order.
     pub(crate) fn checks(self) -> Vec<&'static str> {
         use expected::{DIRTY_BITS, EPT, NO_DIRTY_BITS, PAGE_LOG, SUB_PAGE_TABLES};
-        use expected::{STAGE_2, WALKS_READ, WALKS_SET_FLAGS, WALKS_WRITE, with};
+        use expected::{PARALLEL, STAGE_2, WALKS_READ, WALKS_SET_FLAGS, WALKS_WRITE, with};
         match self {
-            Self::SvmNptQemu | Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE]),
+            Self::SvmNptQemu => with(&[DIRTY_BITS, WALKS_WRITE, PARALLEL]),
+            Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE]),
             Self::VmxEptIcelake => with(&[DIRTY_BITS, EPT, WALKS_WRITE, PAGE_LOG, SUB_PAGE_TABLES]),
             Self::VmxEptCannonlake => with(&[DIRTY_BITS, EPT, WALKS_WRITE]),
             Self::VmxEptSandybridge => with(&[NO_DIRTY_BITS, EPT, WALKS_READ]),
-            Self::El2Stage2Max => with(&[DIRTY_BITS, STAGE_2, WALKS_READ, WALKS_SET_FLAGS]),
-            Self::El2Stage2A57 => with(&[NO_DIRTY_BITS, STAGE_2, WALKS_READ]),
+            Self::El2Stage2Max => {
+                with(&[DIRTY_BITS, STAGE_2, WALKS_READ, WALKS_SET_FLAGS, PARALLEL])
+            }
+            Self::El2Stage2A57 => with(&[NO_DIRTY_BITS, STAGE_2, WALKS_READ, PARALLEL]),
             Self::El2Linux => linux::CHECKS.to_vec(),
         }
     }

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-/// An x86 machine that loads the image as a multiboot loader does. Whoever writes to port 0xf4 ends it.
+/// An x86 machine of two CPUs that run at once. It loads the image as a multiboot loader does, and
+/// whoever writes to port 0xf4 ends it.
 pub(crate) fn x86(image: &Path, serial: &Path) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args("-accel tcg -cpu max -m 128 -no-reboot -nodefaults".split(' '));
-    command.args("-display none -monitor none".split(' '));
+    command.args("-accel tcg,thread=multi -smp 2 -cpu max -m 128 -no-reboot".split(' '));
+    command.args("-nodefaults -display none -monitor none".split(' '));
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     command.arg("-serial").arg(format!("file:{}", serial.display()));
     command.arg("-kernel").arg(image);

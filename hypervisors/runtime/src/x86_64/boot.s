@@ -46,12 +46,20 @@ boot:
     dec ecx
     jnz 2b
 
-    # The base of the task-state segment, in the pieces that a descriptor wants.
-    mov eax, offset task_state
-    mov [task_descriptor + 2], ax
+    mov ebx, 0x18
+    mov ebp, offset task_state
+    mov edi, offset {enter}
+
+# The stack is this CPU's. ebx: the selector of its task state; ebp: where that is; edi: the Rust that
+# it goes to.
+enable:
+    # The base of the task state, in the pieces that a descriptor wants, and that nobody uses it.
+    mov eax, ebp
+    mov [descriptors + ebx + 2], ax
     shr eax, 16
-    mov [task_descriptor + 4], al
-    mov [task_descriptor + 7], ah
+    mov [descriptors + ebx + 4], al
+    mov byte ptr [descriptors + ebx + 5], 0x89
+    mov [descriptors + ebx + 7], ah
 
     mov eax, cr4
     or eax, 0x620                       # PAE, and SSE for what the compiler makes
@@ -63,7 +71,7 @@ boot:
     or eax, 0x900                       # long mode, no-execute
     wrmsr
     mov eax, cr0
-    and eax, 0xfffffff3                 # no emulation of the FPU
+    and eax, 0x9ffffff3                 # caches, and no emulation of the FPU
     or eax, 0x80010023                  # paging, write protection, FPU, protected mode
     mov cr0, eax
     lgdt [descriptors_pointer]
@@ -71,6 +79,19 @@ boot:
     push 0x08
     push eax
     retf
+
+# The second CPU begins here, with its stack to be found.
+another:
+    mov eax, 0x10
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    cld
+    mov esp, offset another_stack_top
+    mov ebx, 0x30
+    mov ebp, offset another_task_state
+    mov edi, offset {enter_another}
+    jmp enable
 
 .code64
 long_mode:
@@ -81,12 +102,34 @@ long_mode:
     xor eax, eax
     mov fs, eax
     mov gs, eax
-    mov eax, 0x18
-    ltr ax
-    mov esp, offset boot_stack_top
+    ltr bx
+    mov esp, esp
+    mov edi, edi
     xor ebp, ebp
-    call {enter}
+    call rdi
     ud2
+
+# How a CPU begins that another one starts: in real mode, in a page below 1 MiB that this is copied to.
+# It goes on above, in 32-bit protected mode.
+.section .rodata.boot, "a"
+.code16
+.globl another_start, another_end
+another_start:
+    .byte 0xeb, 6                       # a jump over the pointer, which is at 2 therefore
+    .short 0x3f
+    .long descriptors
+    cli
+    mov ax, cs
+    mov ds, ax
+    lgdt [2]
+    mov eax, cr0
+    or eax, 1
+    mov cr0, eax
+    .byte 0x66, 0xea                    # a far jump, which the assembler has no words for
+    .long another
+    .short 0x28
+another_end:
+.code64
 
 .section .data.boot, "aw"
 .balign 16
@@ -94,8 +137,10 @@ descriptors:
     .quad 0
     .quad 0x00af9b000000ffff            # 0x08: code, 64 bits
     .quad 0x00cf93000000ffff            # 0x10: data
-task_descriptor:                        # 0x18: task state, 104 bytes, available
-    .quad 0x0000890000000067
+    .quad 0x0000890000000067            # 0x18: task state, 104 bytes, available
+    .quad 0
+    .quad 0x00cf9b000000ffff            # 0x28: code, 32 bits
+    .quad 0x0000890000000067            # 0x30: the second CPU's task state
     .quad 0
 descriptors_pointer:
     .word . - descriptors - 1
@@ -109,6 +154,12 @@ task_state:
     .quad exception_stack_top, double_fault_stack_top
     .fill 50, 1, 0
     .word 104
+.balign 16
+another_task_state:
+    .fill 36, 1, 0
+    .quad another_exception_stack_top, another_double_fault_stack_top
+    .fill 50, 1, 0
+    .word 104
 
 .section .bss.boot, "aw", @nobits
 .balign 4096
@@ -120,3 +171,9 @@ boot_stack_top:
 exception_stack_top:
     .skip 32 * 1024
 double_fault_stack_top:
+    .skip 256 * 1024
+another_stack_top:
+    .skip 32 * 1024
+another_exception_stack_top:
+    .skip 32 * 1024
+another_double_fault_stack_top:

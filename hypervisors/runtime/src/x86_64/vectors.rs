@@ -1,4 +1,5 @@
-//! Exceptions: nothing here expects one, so each is reported and ends the run.
+//! Exceptions: nothing here expects one, so each is reported and ends the run. Only a non-maskable
+//! interrupt is what a CPU sends to another.
 
 use super::registers::cr2;
 use crate::{Verdict, exit, println};
@@ -9,6 +10,7 @@ global_asm!(include_str!("vectors.s"), report = sym report);
 
 unsafe extern "C" {
     static exception_stubs: u8;
+    static kicked: u8;
 }
 
 const EXCEPTIONS: usize = 32;
@@ -16,6 +18,7 @@ const STUB_BYTES: u64 = 16;
 const CODE_SELECTOR: u64 = 0x08;
 /// Present, interrupt gate: interrupts stay off.
 const GATE: u64 = 0x8e;
+const KICK: usize = 2;
 const DOUBLE_FAULT: usize = 8;
 
 /// Two words for each gate (AMD APM vol. 2, figure 4-24).
@@ -38,7 +41,10 @@ struct Frame {
 pub(super) fn load() {
     let first = (&raw const exception_stubs).addr() as u64;
     for (number, gate) in GATES.iter().enumerate() {
-        let stub = first + number as u64 * STUB_BYTES;
+        let stub = match number {
+            KICK => (&raw const kicked).addr() as u64,
+            _ => first + number as u64 * STUB_BYTES,
+        };
         gate[0].store(low_half(stub, stack(number)), Ordering::Relaxed);
         gate[1].store(stub >> 32, Ordering::Relaxed);
     }

@@ -20,3 +20,8 @@ exception_common:
     and rsp, -16
     call {report}
     ud2
+
+# Another CPU wanted this one to leave its guest, and it has.
+.globl kicked
+kicked:
+    iretq
