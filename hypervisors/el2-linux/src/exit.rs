@@ -35,7 +35,7 @@ pub(crate) enum Exit {
     /// A write of a register that HCR_EL2.TVM traps.
     RegisterWrite {
         /// Op0, Op1, CRn, CRm and Op2, as an MSR has them.
-        register: u16,
+        register: u64,
         /// The general register that is written to it.
         from: usize,
     },
@@ -134,9 +134,9 @@ fn translated(address: u64) -> Option<Gpa> {
 }
 
 fn register_write(syndrome: u64) -> Exit {
-    let field = |first: u32, bits: u32| (syndrome >> first & ((1 << bits) - 1)) as u16;
+    let field = |first: u32, bits: u32| syndrome >> first & ((1 << bits) - 1);
     let (op0, op2, op1, crn, crm) =
         (field(20, 2), field(17, 3), field(14, 3), field(10, 4), field(1, 4));
     let register = crate::trapped::number(op0, op1, crn, crm, op2);
-    Exit::RegisterWrite { register, from: usize::from(field(5, 5)) }
+    Exit::RegisterWrite { register, from: field(5, 5) as usize }
 }

@@ -85,7 +85,7 @@ impl<'m> Machine<'m> {
             guest_first: handover.guest_first,
             way: handover.way,
             log: Log::On,
-            pace: Pace::new(handover.period),
+            pace: Pace::new(handover.mistake),
             round: PageSet::new(&layout.expect("one region")),
             oracle: Oracle::new(handover.host_first, range.pages()),
             clock: Clock::start(),
@@ -135,7 +135,7 @@ impl<'m> Machine<'m> {
         }
     }
 
-    fn write_register(&mut self, register: u16, from: usize) {
+    fn write_register(&mut self, register: u64, from: usize) {
         self.record.register_writes += 1;
         let value = self.guest.register(from);
         trapped::write(register, value).expect("a register whose writes are trapped");

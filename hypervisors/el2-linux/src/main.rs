@@ -6,6 +6,7 @@
 //! harvest is in this one.
 #![no_std]
 #![no_main]
+#![expect(clippy::cast_possible_truncation, reason = "on this processor a usize has 64 bits")]
 
 extern crate alloc;
 

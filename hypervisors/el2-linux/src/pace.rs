@@ -2,31 +2,51 @@
 //! than one on a fast one.
 
 use crate::exit::Exit;
+use crate::handover::Mistake;
 
 /// Counts what the guest does.
 pub(crate) struct Pace {
-    period: u64,
+    rule: Rule,
     done: u64,
 }
 
+/// What counts, and how much of it is enough.
+///
+/// After a fault this CPU's TLB is empty. A harvest that waits for another exit finds translations in
+/// it that it has to shoot down.
+struct Rule {
+    fault: u64,
+    other: u64,
+    enough: u64,
+    enough_at_a_fault: u64,
+}
+
+/// The faults of a kernel that boots and the changes from process to process later on give about
+/// as many harvests. It waits for other exits, but not for ever.
+const USUAL: Rule = Rule { fault: 1, other: 16, enough: 1000, enough_at_a_fault: 2000 };
+/// A shoot-down that was skipped is noticed if a store uses a translation that is left before a fault
+/// makes the processor forget it: not after every harvest, but after one of many.
+const FOR_A_MISTAKE: Rule = Rule { fault: 0, other: 1, enough: 4, enough_at_a_fault: u64::MAX };
+
 impl Pace {
-    /// A harvest for each `period` of what is counted: a fault is one, a change of process or a wait
-    /// as much as [`OTHERS`].
-    pub(crate) fn new(period: u64) -> Self {
-        Self { period, done: 0 }
+    /// As many harvests as it takes to show the one or the other.
+    pub(crate) fn new(mistake: Mistake) -> Self {
+        let rule = match mistake {
+            Mistake::None => USUAL,
+            Mistake::ShootDownsSkipped => FOR_A_MISTAKE,
+        };
+        Self { rule, done: 0 }
     }
 
     /// Whether it is time for a harvest, after `exit`.
-    ///
-    /// After a fault this CPU's TLB is empty. A harvest that waits for another exit finds translations
-    /// in it that it has to shoot down; but it does not wait for ever.
     pub(crate) fn is_time(&mut self, exit: Exit) -> bool {
-        let (weight, limit) = match exit {
-            Exit::Fault { .. } | Exit::FaultThatMoved => (1, 2 * self.period),
-            _ => (OTHERS, self.period),
+        let Rule { fault, other, enough, enough_at_a_fault } = self.rule;
+        let (weight, enough) = match exit {
+            Exit::Fault { .. } | Exit::FaultThatMoved => (fault, enough_at_a_fault),
+            _ => (other, enough),
         };
         self.done += weight;
-        self.done >= limit
+        self.done >= enough
     }
 
     /// There was one.
@@ -34,6 +54,3 @@ impl Pace {
         self.done = 0;
     }
 }
-
-/// How many faults an exit of another kind counts for.
-const OTHERS: u64 = 16;

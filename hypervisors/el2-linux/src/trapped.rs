@@ -5,28 +5,28 @@
 use crate::registers::write;
 
 /// A register's name as one number.
-pub(crate) const fn number(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
+pub(crate) const fn number(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
     op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 }
 
-const SCTLR: u16 = number(3, 0, 1, 0, 0);
-const TTBR0: u16 = number(3, 0, 2, 0, 0);
-const TTBR1: u16 = number(3, 0, 2, 0, 1);
-const TCR: u16 = number(3, 0, 2, 0, 2);
-const AFSR0: u16 = number(3, 0, 5, 1, 0);
-const AFSR1: u16 = number(3, 0, 5, 1, 1);
-const ESR: u16 = number(3, 0, 5, 2, 0);
-const FAR: u16 = number(3, 0, 6, 0, 0);
-const MAIR: u16 = number(3, 0, 10, 2, 0);
-const AMAIR: u16 = number(3, 0, 10, 3, 0);
-const CONTEXTIDR: u16 = number(3, 0, 13, 0, 1);
+const SCTLR: u64 = number(3, 0, 1, 0, 0);
+const TTBR0: u64 = number(3, 0, 2, 0, 0);
+const TTBR1: u64 = number(3, 0, 2, 0, 1);
+const TCR: u64 = number(3, 0, 2, 0, 2);
+const AFSR0: u64 = number(3, 0, 5, 1, 0);
+const AFSR1: u64 = number(3, 0, 5, 1, 1);
+const ESR: u64 = number(3, 0, 5, 2, 0);
+const FAR: u64 = number(3, 0, 6, 0, 0);
+const MAIR: u64 = number(3, 0, 10, 2, 0);
+const AMAIR: u64 = number(3, 0, 10, 3, 0);
+const CONTEXTIDR: u64 = number(3, 0, 13, 0, 1);
 
 /// There is no such register among those.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NotTrapped;
 
 /// Makes the guest's write.
-pub(crate) fn write(register: u16, value: u64) -> Result<(), NotTrapped> {
+pub(crate) fn write(register: u64, value: u64) -> Result<(), NotTrapped> {
     match register {
         SCTLR => write!("sctlr_el1", value),
         TTBR0 => write!("ttbr0_el1", value),

@@ -40,7 +40,7 @@ impl Way {
             Self::Pages => "per-page",
             Self::ProtectAll => "protect-all",
             Self::DirtyBits => "dirty-bits",
-            Self::DirtyBitsAndProtectAll => "dirty-bits-and-protect-all",
+            Self::DirtyBitsAndProtectAll => "dirty-bits-protect-all",
             Self::HugeLeaves => "huge-leaves",
         }
     }

@@ -22,7 +22,7 @@ pub(crate) const CHECKS: [&str; 7] = [
     "linux-boots-protect-all",
     "linux-boots-huge-leaves",
     "linux-boots-dirty-bits",
-    "linux-boots-dirty-bits-and-protect-all",
+    "linux-boots-dirty-bits-protect-all",
     "linux-break-is-caught-per-page",
     "linux-break-is-caught-dirty-bits",
 ];

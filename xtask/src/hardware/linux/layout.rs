@@ -18,13 +18,6 @@ const FIRST_FILES: u64 = TREE + (2 << 20);
 pub(crate) const HANDOVER: u64 = 0x4700_0000;
 const MAGIC: u64 = 0x4c49_4e55_584f_4e56;
 
-/// How many faults there are between two harvests, or as many changes of process as count for that:
-/// `hypervisors/el2-linux/src/pace.rs`.
-const PERIOD: u64 = 1000;
-/// The same where a mistake is to be found. It bites where a store uses a stale translation before
-/// any fault makes the processor forget it: not at every harvest, but at one of many.
-const PERIOD_OF_MISTAKE: u64 = 50;
-
 /// What is put into the guest's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Piece {
@@ -91,10 +84,6 @@ pub(crate) struct Handover {
 impl Handover {
     /// As the hypervisor reads it.
     pub(crate) fn bytes(self) -> Vec<u8> {
-        let period = match self.mistake {
-            Mistake::None => PERIOD,
-            Mistake::ShootDownsSkipped => PERIOD_OF_MISTAKE,
-        };
         let words = [
             MAGIC,
             GUEST_FIRST,
@@ -104,7 +93,6 @@ impl Handover {
             Piece::Tree.guest_address(),
             self.way as u64,
             self.mistake as u64,
-            period,
             self.before,
         ];
         words.into_iter().flat_map(u64::to_le_bytes).collect()
