@@ -3,7 +3,7 @@
 
 use crate::entry::{Registers, Vector};
 use crate::guest;
-use crate::stage2;
+use crate::stage2::{self, Flags};
 use crate::syndrome::{Class, Refusal, Source, Syndrome};
 use alloc::boxed::Box;
 use runtime::aarch64::registers as sys;
@@ -117,14 +117,13 @@ impl El2 {
     /// Loads what is the vCPU's own. Another one's translations may have the same names.
     fn come_here(&self) {
         let cached = if self.mmu == GuestMmu::None { DEFAULT_CACHEABLE } else { 0 };
-        // SAFETY: the library's tables are walked as it says, and lead to what `Host` resolved.
+        let flags = if self.tables.accessed_dirty { Flags::Set } else { Flags::NotSet };
+        self.stage1.restore();
+        // SAFETY: the library's tables lead to what `Host` resolved.
         unsafe {
             sys::set_hcr_el2(STAGE_2 | cached);
-            sys::set_vtcr_el2(stage2::control(&self.tables));
-            sys::set_vttbr_el2(stage2::VMID | self.tables.root.address());
+            stage2::walk(self.tables.root, self.tables.shape, flags);
         }
-        self.stage1.restore();
-        stage2::forget_here();
     }
 
     /// What the rest of the hypervisor hears of an exit: `None` where the guest just goes on.
@@ -154,9 +153,12 @@ fn address(syndrome: Syndrome, refusal: Refusal) -> Option<Gpa> {
     }
 }
 
-/// So that whoever is made at the same place is not taken for this one.
+/// The tables go after this, and whoever is made at the same place is not to be taken for this one.
 impl Drop for El2 {
     fn drop(&mut self) {
+        if self.is_here() {
+            stage2::walk_nowhere();
+        }
         self.leave();
     }
 }

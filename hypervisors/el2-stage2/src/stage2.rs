@@ -2,11 +2,12 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use core::sync::atomic::AtomicU64;
 use runtime::aarch64::registers::{
-    hpfar_el2, id_aa64mmfr0_el1, id_aa64mmfr1_el1, par_el1, set_par_el1, set_vttbr_el2,
+    hpfar_el2, id_aa64mmfr0_el1, id_aa64mmfr1_el1, par_el1, set_par_el1, set_vtcr_el2,
+    set_vttbr_el2,
 };
-use vellum_pte::{Gpa, Level, PAGE_SHIFT, Root};
-use vm::Tables;
+use vellum_pte::{Gpa, Level, PAGE_SHIFT, Pfn, Root};
 
 /// The number of the one VM in VTTBR_EL2.
 pub(crate) const VMID: u64 = 1 << 48;
@@ -42,11 +43,51 @@ fn output_size() -> usize {
     usize::from(range).min(5)
 }
 
-/// VTCR_EL2 for `tables`.
-pub(crate) fn control(tables: &Tables) -> u64 {
-    let hardware = if tables.accessed_dirty { HA | HD } else { 0 };
-    (64 - u64::from(address_bits(tables.shape)))
-        | first_level(tables.shape.level) << SL0
+/// What hardware does to A and D.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flags {
+    /// It sets them.
+    Set,
+    /// It faults, or leaves them alone.
+    NotSet,
+}
+
+/// Has this CPU walk the tables under `root`, and sets all that it knew of others aside.
+///
+/// # Safety
+/// They are tables, and lead to what a guest may reach.
+pub(crate) unsafe fn walk(root: Pfn, shape: Root, flags: Flags) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        set_vtcr_el2(control(shape, flags));
+        set_vttbr_el2(VMID | root.address());
+    }
+    forget_here();
+}
+
+/// Has this CPU's walks end at once: tables that it knew may go, and its invalidations name the VM.
+/// Silicon walks ahead of a guest that nobody enters.
+pub(crate) fn walk_nowhere() {
+    let root = Pfn::of_address(NOWHERE.0.as_ptr().addr() as u64);
+    // SAFETY: nothing is mapped there.
+    unsafe { walk(root, NOWHERE_SHAPE, Flags::NotSet) };
+}
+
+/// A root without entries.
+#[repr(align(4096))]
+struct Nowhere([AtomicU64; 512]);
+
+static NOWHERE: Nowhere = Nowhere([const { AtomicU64::new(0) }; 512]);
+const NOWHERE_SHAPE: Root = Root { level: Level::L3, tables: 1 };
+
+/// VTCR_EL2 for roots of that shape.
+fn control(shape: Root, flags: Flags) -> u64 {
+    let hardware = match flags {
+        Flags::Set => HA | HD,
+        Flags::NotSet => 0,
+    };
+    (64 - u64::from(address_bits(shape)))
+        | first_level(shape.level) << SL0
         | WRITE_BACK
         | INNER_SHAREABLE
         | (output_size() as u64) << PS
@@ -75,10 +116,10 @@ pub(crate) fn shoot_down() {
     unsafe { asm!("dsb ishst", "tlbi vmalls12e1is", "dsb ish", "isb", options(nostack)) };
 }
 
-/// The same on this CPU alone.
+/// The same on this CPU alone, of the VM that it was given last.
 pub(crate) fn forget_here() {
     // SAFETY: as above.
-    unsafe { asm!("dsb nshst", "tlbi vmalls12e1", "dsb nsh", "isb", options(nostack)) };
+    unsafe { asm!("isb", "dsb nshst", "tlbi vmalls12e1", "dsb nsh", "isb", options(nostack)) };
 }
 
 /// Makes what was written to a table visible to every walker.
@@ -123,10 +164,4 @@ pub(crate) fn translate(address: u64) -> Option<Gpa> {
         result
     };
     (result & 1 == 0).then(|| Gpa::new((result & 0xf_ffff_ffff_f000) | address & 0xfff))
-}
-
-/// Has this CPU's invalidations name the VM before it has entered it.
-pub(crate) fn prepare() {
-    // SAFETY: stage 2 is off until a vCPU is loaded.
-    unsafe { set_vttbr_el2(VMID) };
 }

@@ -7,7 +7,7 @@ use checks::parallel::Parallel;
 impl Parallel for El2 {
     fn beside(there: impl FnOnce() + Send, here: impl FnOnce()) {
         let there = || {
-            stage2::prepare();
+            stage2::walk_nowhere();
             there();
         };
         runtime::aarch64::beside(there, here);
