@@ -10,6 +10,9 @@ const WORDS: usize = PAGE_SIZE as usize / size_of::<u64>();
 type Page = [u64; WORDS];
 
 /// The guest's memory as it was at the last harvest.
+///
+/// What a guest writes while its caches are off goes past this program's on silicon: there the memory
+/// would have to be cleaned before it is looked at. The emulator has no caches.
 pub(crate) struct Oracle {
     first: *const Page,
     digests: Vec<u64>,

@@ -17,13 +17,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What is to be met, one boot each, in this order.
-pub(crate) const CHECKS: [&str; 7] = [
+pub(crate) const CHECKS: [&str; 8] = [
     "linux-boots-per-page",
     "linux-boots-protect-all",
     "linux-boots-huge-leaves",
     "linux-boots-dirty-bits",
     "linux-boots-dirty-bits-protect-all",
     "linux-break-is-caught-per-page",
+    "linux-break-is-caught-protect-all",
     "linux-break-is-caught-dirty-bits",
 ];
 
@@ -35,6 +36,7 @@ const BOOTS: [(&str, Way, Mistake); CHECKS.len()] = [
     (A76, Way::DirtyBits, Mistake::None),
     (A76, Way::DirtyBitsAndProtectAll, Mistake::None),
     (A57, Way::Pages, Mistake::ShootDownsSkipped),
+    (A57, Way::ProtectAll, Mistake::ShootDownsSkipped),
     (A76, Way::DirtyBits, Mistake::ShootDownsSkipped),
 ];
 const A57: &str = "cortex-a57";
