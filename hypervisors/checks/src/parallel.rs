@@ -7,8 +7,8 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::hint::spin_loop;
-use core::sync::atomic::{AtomicU64, Ordering};
-use vellum_mmu::{LogMode, Outcome, Protect};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vellum_mmu::{Initial, LogMode, Outcome, Protect};
 use vellum_pte::{Gpa, PAGE_SIZE};
 use vm::{Guest, Op, Processor, Ran, ShootDowns, Work};
 
@@ -25,6 +25,7 @@ pub fn checks<P: Parallel>() -> Vec<Check<P>> {
     vec![
         Check::new("parallel-faults", faults),
         Check::new("parallel-stores-and-harvests", stores_and_harvests),
+        Check::new("parallel-splits", splits),
         Check::new("parallel-shoot-down", shoot_down),
         Check::new("parallel-shoot-down-skipped", shoot_down_skipped),
     ]
@@ -130,39 +131,53 @@ fn words<P: Parallel>(vm: &Vm<P>, index: u64) -> [u64; 2] {
 }
 
 const HARVESTS: u64 = 200;
-/// The count of a CPU that has no more to do.
-const OVER: u64 = u64::MAX;
+
+/// A guest that stores to its pages all the time, on the second CPU.
+#[derive(Default)]
+struct Storing {
+    rounds: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Storing {
+    fn until_over<P: Parallel>(&self, vm: &Vm<P>) {
+        let mut guest = vm.guest();
+        while !self.is_over.load(Ordering::SeqCst) {
+            let round = self.rounds.fetch_add(1, Ordering::SeqCst) + 1;
+            store(&mut guest, 1, round);
+        }
+    }
+
+    /// Returns when it has stored to each of its pages since.
+    fn another_round(&self) {
+        let before = self.rounds.load(Ordering::SeqCst);
+        while self.rounds.load(Ordering::SeqCst) < before + 2 {
+            spin_loop();
+        }
+    }
+
+    fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+    }
+}
 
 /// One guest stores all the time; the other stores, harvests and protects all, each time after another
 /// round of the first one. The pages whose copies are not what memory is in the end.
 fn storm<P: Parallel>(lab: &Lab<P>) -> Vec<u64> {
     let vm = lab.logged();
-    let Meeting(rounds) = Meeting::default();
+    let storing = Storing::default();
     let mut copy = Copy::new();
-    let another_round = || {
-        let before = rounds[1].load(Ordering::SeqCst);
-        while rounds[1].load(Ordering::SeqCst) < before + 2 {
-            spin_loop();
-        }
-    };
-    let there = || {
-        let mut guest = vm.guest();
-        while rounds[0].load(Ordering::SeqCst) != OVER {
-            let round = rounds[1].fetch_add(1, Ordering::SeqCst) + 1;
-            store(&mut guest, 1, round);
-        }
-    };
     let here = || {
         let mut guest = vm.guest();
         for round in 1..=HARVESTS {
-            another_round();
+            storing.another_round();
             store(&mut guest, 0, round);
             copy.update(&vm, &harvest(&vm, round));
         }
-        another_round();
-        rounds[0].store(OVER, Ordering::SeqCst);
+        storing.another_round();
+        storing.end();
     };
-    P::beside(there, here);
+    P::beside(|| storing.until_over(&vm), here);
     copy.update(&vm, &vm.harvest(Protect::Pages));
     copy.stale(&vm)
 }
@@ -219,4 +234,29 @@ fn shoot_down_skipped<P: Parallel>(lab: &Lab<P>) -> String {
     let lost = lost(lab, ShootDowns::Skipped);
     assert_ne!(lost, 0, "a TLB that forgets by itself proves no shoot-down");
     String::from("stores went by the log on the CPU that was not told")
+}
+
+const LOGS: u64 = 50;
+
+/// Logs that start and end while a guest stores: the huge leaf under its stores is split, and comes back.
+/// A harvest has what it stored after the start.
+fn splits<P: Parallel>(lab: &Lab<P>) -> String {
+    let vm = lab.huge(LogMode::Off);
+    let storing = Storing::default();
+    let stored: Vec<u64> = (FIRST[1]..FIRST[1] + STORED).collect();
+    let here = || {
+        for round in 0..LOGS {
+            storing.another_round();
+            vm.mmu.start_log(DATA, Initial::Clean).expect("memory for a log");
+            storing.another_round();
+            assert_eq!(harvest(&vm, round), stored, "in round {round}");
+            vm.mmu.stop_log(DATA).expect("a logged slot");
+        }
+        storing.end();
+    };
+    P::beside(|| storing.until_over(&vm), here);
+    vm.mmu.start_log(DATA, Initial::Clean).expect("memory for a log");
+    let report = vm.mmu.split_huge(DATA, u64::MAX).expect("memory for a table");
+    assert_eq!(report.tables, 1, "the leaf has come back");
+    format!("{LOGS} logs of {STORED} pages in a huge leaf")
 }

@@ -1,7 +1,7 @@
 //! The checks that have to be met, by name: a hypervisor that leaves one out has not passed.
 
 /// On each machine: `checks::for_every_processor()`.
-const EVERYWHERE: [&str; 26] = [
+const EVERYWHERE: [&str; 28] = [
     "map-on-fault",
     "log-by-pages",
     "log-by-protecting-all",
@@ -28,11 +28,17 @@ const EVERYWHERE: [&str; 26] = [
     "sub-pages-and-protect-all",
     "ring-in-order",
     "ring-full",
+    "random-operations",
+    "random-operations-huge",
 ];
 
 /// Where hardware sets A and D bits.
-pub(crate) const DIRTY_BITS: &[&str] =
-    &["dirty-bits-by-pages", "dirty-bits-by-protecting-all", "dirty-bits-of-what-goes"];
+pub(crate) const DIRTY_BITS: &[&str] = &[
+    "dirty-bits-by-pages",
+    "dirty-bits-by-protecting-all",
+    "dirty-bits-of-what-goes",
+    "random-operations-dirty-bits",
+];
 
 /// Where it does not.
 pub(crate) const NO_DIRTY_BITS: &[&str] = &["dirty-bits-refused"];
@@ -69,6 +75,7 @@ pub(crate) const STAGE_2: &[&str] = &[
 pub(crate) const PARALLEL: &[&str] = &[
     "parallel-faults",
     "parallel-stores-and-harvests",
+    "parallel-splits",
     "parallel-shoot-down",
     "parallel-shoot-down-skipped",
 ];
@@ -78,6 +85,7 @@ pub(crate) const EPT: &[&str] = &["misconfigured-entry"];
 
 /// Page-modification logging.
 pub(crate) const PAGE_LOG: &[&str] = &[
+    "random-operations-page-log",
     "page-log-full",
     "page-log-by-pages",
     "page-log-by-protecting-all",
