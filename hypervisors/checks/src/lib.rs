@@ -13,6 +13,7 @@ mod lab;
 mod log;
 pub mod parallel;
 mod protect_all;
+mod random;
 mod ring;
 mod slots;
 mod sub_pages;
@@ -50,6 +51,7 @@ pub fn for_every_processor<P: Processor>() -> Vec<Check<P>> {
     all.extend(sub_pages::checks());
     all.extend(dirty_bits::checks());
     all.extend(ring::checks());
+    all.extend(random::checks());
     all
 }
 
