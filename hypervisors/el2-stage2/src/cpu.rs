@@ -101,6 +101,12 @@ impl El2 {
         self.registers.pc = guest::OWN_TABLES;
     }
 
+    /// Has the guest store `value` in every width, from `first` on.
+    pub(crate) fn begin_widths(&mut self, first: Gpa, value: u64) {
+        (self.registers.x[1], self.registers.x[4]) = (first.get(), value);
+        self.registers.pc = guest::WIDTHS;
+    }
+
     /// Whether this vCPU is the last that this CPU entered.
     fn is_here(&self) -> bool {
         sys::tpidr_el2() == (&raw const *self.registers).addr() as u64

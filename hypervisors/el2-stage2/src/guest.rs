@@ -17,6 +17,8 @@ unsafe extern "C" {
 pub(crate) const WORK: u64 = 0;
 /// Where it switches its MMU on.
 pub(crate) const OWN_TABLES: u64 = 0x100;
+/// Where it stores in every width.
+pub(crate) const WIDTHS: u64 = 0x180;
 /// Its vectors.
 pub(crate) const VECTORS: u64 = 0x800;
 /// The number that it calls with when it took an exception of its own.

@@ -31,6 +31,18 @@ guest_program:
     isb
     hvc #0
 
+// Stores x4 in every width from x1 on, each in eight bytes of its own, then a zero; and after a call a
+// pair of registers.
+.balign 0x80
+    strb w4, [x1]
+    strh w4, [x1, #8]
+    str w4, [x1, #16]
+    str x4, [x1, #24]
+    str xzr, [x1, #32]
+    hvc #0
+    stp x4, x4, [x1, #40]
+    hvc #0
+
 // Its vectors are at 0x800: an exception of its own is a mistake, and told of.
 .balign 0x800
 .rept 16

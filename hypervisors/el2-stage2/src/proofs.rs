@@ -1,5 +1,6 @@
 //! What only this processor shows.
 
+mod emulation;
 mod far;
 mod parallel;
 mod reads;
@@ -18,6 +19,7 @@ pub(crate) fn checks() -> Vec<Check<El2>> {
     all.extend(reads::checks());
     all.extend(replace::checks());
     all.extend(walks::checks());
+    all.extend(emulation::checks());
     all.extend(checks::parallel::checks());
     all
 }

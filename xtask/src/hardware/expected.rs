@@ -69,6 +69,7 @@ pub(crate) const STAGE_2: &[&str] = &[
     "reads-link-a-parked-path",
     "huge-broken-before-made",
     "huge-split-shoot-down-skipped",
+    "emulated-stores-of-every-width",
 ];
 
 /// Where there are two CPUs: `checks::parallel::checks()`.
