@@ -1,0 +1,212 @@
+//! The log of a VM's memslots.
+
+mod bitmap;
+
+use crate::calls::{Logging, Vm};
+use crate::capabilities::Way;
+use crate::error::KvmError;
+use crate::prepare::{Prepared, RingSize};
+use crate::ring::{Reaper, Rings};
+use crate::slot::Memslot;
+use bitmap::LoggedSlot;
+use kvm_ioctls::VcpuFd;
+use std::sync::Arc;
+use vellum_memory::{DirtySource, GfnRange, Layout, LayoutError, Misuse, PageSet};
+
+/// The kernel's log of a VM, as a [`DirtySource`]. Dropping it does not stop the log. It keeps the VM
+/// alive, since it has a descriptor of its own.
+///
+/// With [`Way::ManualAllSet`] the first round after each start names all pages. With rings, and in
+/// every way after an error, a round may name pages that did not change; a page that changed is
+/// always in this round or a later one.
+pub struct KvmLog {
+    vm: Arc<Vm>,
+    way: Way,
+    ring: RingSize,
+    slots: Vec<LoggedSlot>,
+    layout: Layout,
+    owed: PageSet,
+    rings: Option<Arc<Rings>>,
+    state: State,
+}
+
+/// Whether the log is on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// From `start` to `stop`.
+    On,
+    /// Before and after.
+    Off,
+}
+
+impl Prepared {
+    /// The log of `slots`, which has not started. With rings they are all the slots of the VM that
+    /// anybody logs, since a ring has the pages of all.
+    ///
+    /// # Safety
+    /// S: the VM has each of these memslots, with these very values, for as long as the log is there;
+    /// and the memory at its host address is mapped for as long as the VM has it.
+    ///
+    /// # Errors
+    /// Two slots overlap, or one has no pages.
+    #[allow(unsafe_code)]
+    pub unsafe fn log(self, slots: Vec<Memslot>) -> Result<KvmLog, LayoutError> {
+        let Self { vm, way, ring } = self;
+        let vm = Arc::new(vm);
+        let layout = Layout::new(slots.iter().map(Memslot::region).collect())?;
+        let rings = match way {
+            Way::ClearingGet | Way::Manual | Way::ManualAllSet => None,
+            Way::Ring | Way::RingWithBitmap => {
+                Some(Arc::new(Rings::new(Arc::clone(&vm), &slots, &layout)))
+            }
+        };
+        // SAFETY: S, as the caller promises for all of them.
+        let slots = slots.into_iter().map(|slot| unsafe { LoggedSlot::new(slot) }).collect();
+        let owed = PageSet::new(&layout);
+        Ok(KvmLog { vm, way, ring, slots, layout, owed, rings, state: State::Off })
+    }
+}
+
+impl KvmLog {
+    /// Tells the log of a vCPU, before it runs with the log on. Does something with rings only.
+    ///
+    /// # Errors
+    /// Its ring could not be mapped.
+    pub fn add_vcpu(&mut self, vcpu: &VcpuFd) -> Result<(), KvmError> {
+        self.rings.as_ref().map_or(Ok(()), |rings| rings.add(vcpu, self.ring.entries()))
+    }
+
+    /// How it is kept.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// For the threads of vCPUs, whose rings may be full. None in a way without rings.
+    #[must_use]
+    pub fn reaper(&self) -> Option<Reaper> {
+        self.rings.as_ref().map(Rings::reaper)
+    }
+
+    fn misused(&self, round: &PageSet) -> Result<(), Misuse> {
+        match self.state {
+            State::Off => Err(Misuse::Off),
+            State::On if round.is_over(&self.layout) => Ok(()),
+            State::On => Err(Misuse::OtherLayout),
+        }
+    }
+
+    fn switch(&mut self, logging: Logging) -> Result<(), KvmError> {
+        self.slots.iter_mut().try_for_each(|slot| slot.switch(&self.vm, logging))
+    }
+
+    /// Switches every slot off, also those after one that fails.
+    fn switch_off(&mut self) -> Result<(), KvmError> {
+        let vm = &self.vm;
+        let off = self.slots.iter_mut().map(|slot| slot.switch(vm, Logging::Off));
+        off.fold(Ok(()), Result::and)
+    }
+
+    fn take(&mut self, round: &mut PageSet) -> Result<(), KvmError> {
+        if let Some(rings) = &self.rings {
+            rings.collect(round).map_err(|error| self.begin_again(error))?;
+        }
+        match self.way {
+            Way::Ring => Ok(()),
+            Way::ClearingGet | Way::Manual | Way::ManualAllSet | Way::RingWithBitmap => {
+                self.get(round)
+            }
+        }
+    }
+
+    /// Reads every slot's bitmap into `round`.
+    fn get(&mut self, round: &mut PageSet) -> Result<(), KvmError> {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Err(error) = slot.get(&self.vm, &mut round.regions_mut()[index]) {
+                self.owe_all_of(index);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rings that cannot be believed may have hidden a page, which would then stay writable and in no
+    /// round. So every log is begun again, which protects all pages, and all pages are owed.
+    fn begin_again(&mut self, error: KvmError) -> KvmError {
+        let begun = self.switch_off().and_then(|()| self.switch(Logging::On));
+        (0..self.slots.len()).for_each(|index| self.owe_all_of(index));
+        begun.err().unwrap_or(error)
+    }
+
+    fn owe_all_of(&mut self, index: usize) {
+        let words = self.slots[index].pages().div_ceil(64);
+        (0..words).for_each(|word| self.owed.regions_mut()[index].insert_word(word, u64::MAX));
+    }
+}
+
+impl DirtySource for KvmLog {
+    type Error = KvmError;
+
+    fn method(&self) -> &'static str {
+        self.way.name()
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn start(&mut self) -> Result<(), KvmError> {
+        // What an earlier log left in the rings is in no round of this one.
+        self.rings.as_ref().map_or(Ok(()), |rings| rings.forget())?;
+        self.owed.clear();
+        if let Err(error) = self.switch(Logging::On) {
+            // Those that had started stop; what stopping says adds nothing.
+            let _ = self.switch_off();
+            return Err(error);
+        }
+        self.state = State::On;
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<(), KvmError> {
+        self.switch_off()?;
+        self.state = State::Off;
+        Ok(())
+    }
+
+    fn collect(&mut self, round: &mut PageSet) -> Result<(), KvmError> {
+        self.misused(round)?;
+        if let Err(error) = self.take(round) {
+            self.owed.merge(round);
+            return Err(error);
+        }
+        round.merge(&self.owed);
+        self.owed.clear();
+        Ok(())
+    }
+
+    fn protect(
+        &mut self,
+        region: usize,
+        range: GfnRange,
+        round: &mut PageSet,
+    ) -> Result<(), KvmError> {
+        self.misused(round)?;
+        let protected = match (self.way, &self.rings) {
+            (Way::Manual | Way::ManualAllSet, _) => {
+                let cleared = self.slots[region].clear(&self.vm, range);
+                cleared.inspect_err(|_| self.owe_all_of(region))
+            }
+            (_, Some(rings)) => rings.protect().map_err(|error| self.begin_again(error)),
+            (_, None) => Ok(()),
+        };
+        protected.inspect_err(|_| self.owed.merge(round))
+    }
+
+    /// Pages over another layout are ignored.
+    fn owe(&mut self, pages: &PageSet) {
+        if pages.is_over(&self.layout) {
+            self.owed.merge(pages);
+        }
+    }
+}
