@@ -5,6 +5,8 @@ use crate::fields::Field;
 use crate::vmcs::Vmcs;
 use vm::Tables;
 
+/// Pin-based controls: a non-maskable interrupt exits. It is how another CPU ends the guest's run.
+const EXIT_ON_NMI: u64 = 1 << 3;
 /// Processor-based controls: HLT and port accesses exit, and there are secondary ones.
 const EXIT_ON_HLT: u64 = 1 << 7;
 const EXIT_ON_PORTS: u64 = 1 << 24;
@@ -23,7 +25,7 @@ const ACCESSED_DIRTY: u64 = 1 << 6;
 pub(crate) fn set_fixed(vmcs: &Vmcs) {
     let processor = SECONDARY | EXIT_ON_HLT | EXIT_ON_PORTS;
     let values = [
-        (Field::PinControls, Capability::TruePin.controls(0)),
+        (Field::PinControls, Capability::TruePin.controls(EXIT_ON_NMI)),
         (Field::ProcessorControls, Capability::TrueProcessor.controls(processor)),
         (Field::ExitControls, Capability::TrueExit.controls(HOST_64)),
         (Field::EntryControls, Capability::TrueEntry.controls(GUEST_64)),

@@ -7,6 +7,7 @@ use vellum_pte::{Gpa, SubPageEvent};
 use vm::Exit;
 
 /// Exit reasons (Intel SDM vol. 3D, appendix C).
+const EXCEPTION_OR_NMI: u64 = 0;
 const VMCALL: u64 = 18;
 const EPT_VIOLATION: u64 = 48;
 const EPT_MISCONFIGURATION: u64 = 49;
@@ -18,6 +19,16 @@ const WRITE: u64 = 1 << 1;
 const FETCH: u64 = 1 << 2;
 const HAS_LINEAR_ADDRESS: u64 = 1 << 7;
 const IS_FINAL_ACCESS: u64 = 1 << 8;
+
+/// Exit interruption information: a non-maskable interrupt, by its type.
+const INTERRUPTION_TYPE: u64 = 7 << 8;
+const NMI: u64 = 2 << 8;
+
+/// Whether another CPU has ended the guest's run, which is not for the hypervisor to see.
+pub(crate) fn is_kick(vmcs: &Vmcs) -> bool {
+    vmcs.get(Field::ExitReason) == EXCEPTION_OR_NMI
+        && vmcs.get(Field::ExitInterruption) & INTERRUPTION_TYPE == NMI
+}
 
 /// What the exit is, `loaded` being what the guest has loaded if it is done.
 pub(crate) fn decode(vmcs: &Vmcs, loaded: u64) -> Exit {

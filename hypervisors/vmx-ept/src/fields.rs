@@ -50,6 +50,8 @@ pub(crate) enum Field {
     InstructionError = 0x4400,
     /// Why the guest has left.
     ExitReason = 0x4402,
+    /// Which exception or interrupt it was.
+    ExitInterruption = 0x4404,
     /// Limit of the guest's ES; those of CS, SS, DS, FS, GS, LDTR, TR, GDTR and IDTR follow.
     GuestLimits = 0x4800,
     /// Rights of the guest's ES; those of CS, SS, DS, FS, GS, LDTR and TR follow.

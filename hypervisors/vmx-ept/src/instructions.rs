@@ -51,6 +51,24 @@ on_region!(
     "The processor is in VMX operation; the region was cleared, and belongs to this CPU until it is again."
 );
 
+/// Leaves VMX operation.
+///
+/// # Safety
+/// No VMCS is this CPU's any more.
+pub(crate) unsafe fn vmxoff() -> Result<(), Refused> {
+    let failed: u8;
+    // SAFETY: by the caller's promise.
+    unsafe { asm!("vmxoff", "setna {}", out(reg_byte) failed) }
+    unless(failed)
+}
+
+/// Lets non-maskable interrupts come again after one that has ended a guest's run: its handler's
+/// IRET does.
+pub(crate) fn take_nmi() {
+    // SAFETY: the handler of vector 2 does nothing but return, on a stack of its own.
+    unsafe { asm!("int 2") }
+}
+
 /// Reads a field of the current VMCS.
 pub(crate) fn vmread(field: u64) -> Result<u64, Refused> {
     let (value, failed): (u64, u8);

@@ -17,6 +17,8 @@ mod instructions;
 mod operation;
 mod page;
 mod page_log;
+mod parallel;
+mod presence;
 mod processor;
 mod state;
 mod vmcs;
@@ -27,12 +29,18 @@ use vm::{GuestMemory, Processor};
 
 runtime::entry!(main);
 
+/// As many as the runtime starts.
+const CPUS: usize = 2;
+
 fn main() {
     operation::enter();
     runtime::println!("machine vmx-ept: {:?}", Vmx::features());
     let lab = Lab::<Vmx>::new(guest_memory());
     let mut all = ::checks::for_every_processor();
     all.extend(checks::checks());
+    if runtime::x86_64::cpus() > 1 {
+        all.extend(::checks::parallel::checks());
+    }
     ::checks::run(&lab, &all, runtime::print_line);
 }
 

@@ -1,18 +1,25 @@
-//! VMX operation: switched on once, for good.
+//! VMX operation: on while a CPU runs guests.
 #![allow(unsafe_code)]
 
+use crate::CPUS;
 use crate::capabilities::Capability;
-use crate::instructions::{set_cr0, vmxon};
+use crate::instructions::{set_cr0, vmxoff, vmxon};
 use crate::page::Page;
 use core::sync::atomic::{AtomicBool, Ordering};
-use runtime::x86_64::{cr0, cr4, read_msr, set_cr4, write_msr};
+use runtime::x86_64::{cpu, cr0, cr4, read_msr, set_cr4, write_msr};
 
 const FEATURE_CONTROL: u32 = 0x3a;
 const LOCKED: u64 = 1 << 0;
 const VMX_OUTSIDE_SMX: u64 = 1 << 2;
 
-static IS_ON: AtomicBool = AtomicBool::new(false);
-static REGION: Page = Page::new();
+/// What each CPU has of its own.
+struct Operation {
+    is_on: AtomicBool,
+    region: Page,
+}
+
+static OPERATIONS: [Operation; CPUS] =
+    [const { Operation { is_on: AtomicBool::new(false), region: Page::new() } }; CPUS];
 
 /// The revision that regions begin with.
 pub(crate) fn revision() -> u32 {
@@ -20,9 +27,10 @@ pub(crate) fn revision() -> u32 {
     u32::try_from(low).expect("31 bits")
 }
 
-/// Sees to it that the processor is in VMX operation.
+/// Sees to it that this CPU is in VMX operation.
 pub(crate) fn enter() {
-    if IS_ON.swap(true, Ordering::Relaxed) {
+    let Operation { is_on, region } = &OPERATIONS[cpu()];
+    if is_on.swap(true, Ordering::Relaxed) {
         return;
     }
     unlock();
@@ -31,10 +39,18 @@ pub(crate) fn enter() {
         set_cr0(cr0() | Capability::Cr0Fixed.read());
         set_cr4(cr4() | Capability::Cr4Fixed.read());
     }
-    REGION.set(0, u64::from(revision()));
-    // SAFETY: the page is nobody else's for good, and the registers have just been set.
-    let entered = unsafe { vmxon(REGION.address()) };
+    region.set(0, u64::from(revision()));
+    // SAFETY: the page is this CPU's for good, and the registers have just been set.
+    let entered = unsafe { vmxon(region.address()) };
     entered.expect("VMX is allowed, and not yet on");
+}
+
+/// Ends it on this CPU, which has no VMCS any more. In VMX operation it would not hear of an INIT.
+pub(crate) fn leave() {
+    // SAFETY: nothing of VMX is used on this CPU until `enter`.
+    let left = unsafe { vmxoff() };
+    left.expect("a CPU in VMX operation");
+    OPERATIONS[cpu()].is_on.store(false, Ordering::Relaxed);
 }
 
 /// Allows VMX where firmware has left that open.

@@ -3,15 +3,15 @@
 
 use crate::entry::{Entry, NotEntered};
 use crate::fields::Field;
-use crate::instructions::invept_all;
+use crate::instructions::take_nmi;
 use crate::vmcs::Vmcs;
-use crate::{capabilities, controls, entry, exit, operation, page_log, state};
+use crate::{capabilities, controls, entry, exit, operation, page_log, presence, state};
 use vellum_pte::{Ept, Gpa};
 use vm::{Exit, Features, GuestMemory, Processor, Store, Tables, Work};
 use x86_guest::walks::OwnTables;
 use x86_guest::{Hypercall, Registers};
 
-/// A guest of this CPU's.
+/// A guest of the CPU that made it.
 pub(crate) struct Vmx {
     vmcs: Vmcs,
     registers: Registers,
@@ -20,7 +20,33 @@ pub(crate) struct Vmx {
 }
 
 impl Vmx {
-    fn enter_once(&mut self) {
+    /// One entry: `None` if another CPU has ended it.
+    fn enter_once(&mut self) -> Option<Exit> {
+        self.vmcs.load();
+        if self.tables.page_log {
+            page_log::resume(&self.vmcs);
+        }
+        presence::enter();
+        self.cross();
+        presence::leave();
+        if self.tables.page_log {
+            page_log::suspend(&self.vmcs);
+        }
+        if exit::is_kick(&self.vmcs) {
+            self.forget_kick();
+            return None;
+        }
+        Some(exit::decode(&self.vmcs, self.registers.loaded()))
+    }
+
+    /// The next one is to be heard here, and in the guest: Bochs has its state say that it blocks them
+    /// since, which it is not to know of (Intel SDM vol. 3C, 28.3.4).
+    fn forget_kick(&mut self) {
+        take_nmi();
+        self.vmcs.set(Field::GuestInterruptibility, 0);
+    }
+
+    fn cross(&mut self) {
         // SAFETY: `new` has set every field, and the tables are the library's.
         let entered = unsafe { entry::enter(&mut self.registers, self.entry) };
         entered.unwrap_or_else(|NotEntered| {
@@ -72,15 +98,11 @@ impl Processor for Vmx {
     }
 
     fn enter(&mut self) -> Exit {
-        self.vmcs.load();
-        if self.tables.page_log {
-            page_log::resume(&self.vmcs);
+        loop {
+            if let Some(exit) = self.enter_once() {
+                return exit;
+            }
         }
-        self.enter_once();
-        if self.tables.page_log {
-            page_log::suspend(&self.vmcs);
-        }
-        exit::decode(&self.vmcs, self.registers.loaded())
     }
 
     /// The length is the decoder's: that in the VMCS is undefined after an EPT violation (Intel SDM
@@ -96,10 +118,10 @@ impl Processor for Vmx {
         self.vmcs.set(Field::GuestRip, rip + store.length);
     }
 
-    /// There is one CPU, and it is here: the guest does not run meanwhile. Bochs forgets all of the
-    /// guest's translations at each entry anyway, so what this is for cannot be shown on it.
+    /// Bochs forgets all of a guest's translations at each entry, so it takes a guest on another CPU,
+    /// that does not leave by itself, to see what this is for.
     fn shoot_down() {
-        invept_all().expect("a processor in VMX operation");
+        presence::shoot_down();
     }
 
     fn drain_log(log: &mut dyn FnMut(u64)) {

@@ -1,14 +1,16 @@
 //! A VMCS: a vCPU as the processor keeps it.
 #![allow(unsafe_code)]
 
+use crate::CPUS;
 use crate::fields::Field;
 use crate::instructions::{Refused, vmclear, vmptrld, vmread, vmwrite};
 use crate::page::Page;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
+use runtime::x86_64::cpu;
 
-/// The VMCS that this CPU has loaded, by its address. There is one CPU.
-static CURRENT: AtomicU64 = AtomicU64::new(0);
+/// The VMCS that each CPU has loaded, by its address.
+static CURRENT: [AtomicU64; CPUS] = [const { AtomicU64::new(0) }; CPUS];
 
 /// A VMCS of this CPU's.
 pub(crate) struct Vmcs {
@@ -29,10 +31,10 @@ impl Vmcs {
     /// Makes it the one that the functions below are about.
     pub(crate) fn load(&self) {
         let address = self.region.address();
-        if CURRENT.swap(address, Ordering::Relaxed) == address {
+        if CURRENT[cpu()].swap(address, Ordering::Relaxed) == address {
             return;
         }
-        // SAFETY: `new` has cleared it, and there is no other CPU.
+        // SAFETY: `new` has cleared it, on this CPU: a vCPU stays where it was made.
         let loaded = unsafe { vmptrld(address) };
         loaded.expect("the VMCS is one of this processor");
     }
@@ -63,6 +65,7 @@ impl Drop for Vmcs {
         // SAFETY: it was cleared and loaded on this CPU, in VMX operation, which nobody ends.
         let cleared = unsafe { vmclear(address) };
         cleared.expect("a VMCS of this processor");
-        let _ = CURRENT.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
+        let current = &CURRENT[cpu()];
+        let _ = current.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
