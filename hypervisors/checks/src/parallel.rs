@@ -95,7 +95,7 @@ fn stored<P: Parallel>(vm: &Vm<P>, cpu: usize, value: u64) {
     pages.for_each(|index| assert_eq!(vm.read(place(index, cpu)), value));
 }
 
-/// By pages and by protecting all, in turn.
+/// By pages for even numbers, by protecting all for odd ones.
 fn harvest<P: Parallel>(vm: &Vm<P>, round: u64) -> Vec<u64> {
     if round.is_multiple_of(2) {
         return vm.harvest(Protect::Pages);
@@ -130,12 +130,15 @@ fn words<P: Parallel>(vm: &Vm<P>, index: u64) -> [u64; 2] {
     [0, 1].map(|cpu| vm.read(place(index, cpu)))
 }
 
-const HARVESTS: u64 = 200;
+const STRETCHES: u64 = 20;
+const HARVESTS: u64 = 10;
 
 /// A guest that stores to its pages all the time, on the second CPU.
 #[derive(Default)]
 struct Storing {
     rounds: AtomicU64,
+    is_to_rest: AtomicBool,
+    is_at_rest: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -145,6 +148,28 @@ impl Storing {
         while !self.is_over.load(Ordering::SeqCst) {
             let round = self.rounds.fetch_add(1, Ordering::SeqCst) + 1;
             store(&mut guest, 1, round);
+            self.rest_if_asked();
+        }
+    }
+
+    fn rest_if_asked(&self) {
+        while self.is_to_rest.load(Ordering::SeqCst) {
+            self.is_at_rest.store(true, Ordering::SeqCst);
+            spin_loop();
+        }
+        self.is_at_rest.store(false, Ordering::SeqCst);
+    }
+
+    /// Does `meanwhile` while it does not store.
+    fn at_rest(&self, meanwhile: impl FnOnce()) {
+        self.is_to_rest.store(true, Ordering::SeqCst);
+        while !self.is_at_rest.load(Ordering::SeqCst) {
+            spin_loop();
+        }
+        meanwhile();
+        self.is_to_rest.store(false, Ordering::SeqCst);
+        while self.is_at_rest.load(Ordering::SeqCst) {
+            spin_loop();
         }
     }
 
@@ -161,32 +186,31 @@ impl Storing {
     }
 }
 
-/// One guest stores all the time; the other stores, harvests and protects all, each time after another
-/// round of the first one. The pages whose copies are not what memory is in the end.
-fn storm<P: Parallel>(lab: &Lab<P>) -> Vec<u64> {
+/// One guest stores all the time; the other CPU's guest stores as well, and harvests. From time to time
+/// all is at rest: whatever a guest stored is in a harvest then, and the copies are what memory is. One
+/// stretch goes by pages, the next by protecting all, so that neither makes good what the other loses.
+fn stores_and_harvests<P: Parallel>(lab: &Lab<P>) -> String {
     let vm = lab.logged();
     let storing = Storing::default();
     let mut copy = Copy::new();
     let here = || {
         let mut guest = vm.guest();
-        for round in 1..=HARVESTS {
-            storing.another_round();
-            store(&mut guest, 0, round);
-            copy.update(&vm, &harvest(&vm, round));
+        for stretch in 0..STRETCHES {
+            for round in 0..HARVESTS {
+                storing.another_round();
+                store(&mut guest, 0, stretch * HARVESTS + round);
+                copy.update(&vm, &harvest(&vm, stretch));
+            }
+            storing.at_rest(|| {
+                copy.update(&vm, &harvest(&vm, stretch));
+                assert_eq!(copy.stale(&vm), [], "changed after their last harvest");
+            });
         }
-        storing.another_round();
         storing.end();
     };
     P::beside(|| storing.until_over(&vm), here);
-    copy.update(&vm, &vm.harvest(Protect::Pages));
-    copy.stale(&vm)
-}
-
-/// Whatever a guest stored while the other CPU harvested or protected all is in that harvest or in a
-/// later one: at the end the copies are what memory is.
-fn stores_and_harvests<P: Parallel>(lab: &Lab<P>) -> String {
-    assert_eq!(storm(lab), [], "pages that changed after their last harvest");
-    format!("{HARVESTS} harvests of {STORED} pages that are stored to all the time, none lost")
+    let harvests = STRETCHES * (HARVESTS + 1);
+    format!("{harvests} harvests of {STORED} pages that are stored to all the time, none lost")
 }
 
 const STORES: u64 = 100;
