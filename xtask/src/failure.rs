@@ -25,7 +25,7 @@ pub(crate) enum Failure {
     /// System packages are missing.
     #[error(
         "missing: {names}\n  fetch them with `apt-get install --no-install-recommends {names}`, \
-         or let `cargo xtask test --install` do it"
+         or say `--install`"
     )]
     Packages {
         /// The packages, as apt names them.

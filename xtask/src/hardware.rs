@@ -120,3 +120,24 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
     let path = path.to_owned();
     move |error| Failure::File { path, error }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Hardware, Machine};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_machine_has_checks_and_none_twice() {
+        for machine in Machine::all() {
+            let checks = machine.checks();
+            let distinct: BTreeSet<_> = checks.iter().collect();
+            assert!(!checks.is_empty(), "{} proves nothing", machine.name());
+            assert_eq!(distinct.len(), checks.len(), "{} expects a check twice", machine.name());
+        }
+    }
+
+    #[test]
+    fn whoever_names_none_means_all() {
+        assert_eq!(Hardware::USUAL.machines(), Machine::all());
+    }
+}

@@ -4,7 +4,7 @@
 //! kept apart, so that the system does not learn of another architecture, and nothing is installed:
 //! no privileges are needed.
 
-use crate::cargo::{run, target};
+use crate::cargo::{run_aside, target};
 use crate::failure::Failure;
 use crate::tool::Missing;
 use std::fs;
@@ -62,7 +62,7 @@ fn unpack(downloads: &Path, folder: &Path) -> Result<(), Failure> {
         let package = package.map_err(at(downloads))?;
         let mut command = Command::new("dpkg");
         command.arg("-x").arg(package.path()).arg(folder);
-        run(command)?;
+        run_aside(command)?;
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ impl Apt {
         let apt = Self { config };
         let mut update = apt.command("apt-get");
         update.args(["update", "-qq"]);
-        run(update)?;
+        run_aside(update)?;
         Ok(apt)
     }
 
@@ -102,7 +102,7 @@ impl Apt {
     fn download(&self, names: &[String], into: &Path) -> Result<(), Failure> {
         let mut download = self.command("apt-get");
         download.args(["download", "-qq"]).args(names).current_dir(into);
-        run(download)
+        run_aside(download)
     }
 
     fn command(&self, program: &str) -> Command {

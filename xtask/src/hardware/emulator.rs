@@ -87,7 +87,7 @@ fn start(command: &Command) -> Result<Running, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ending, Transcript, run};
+    use super::{Ending, Transcript, run, start};
     use std::path::Path;
     use std::process::Command;
     use std::time::Duration;
@@ -113,11 +113,24 @@ mod tests {
     }
 
     #[test]
-    fn whoever_hangs_is_ended() {
-        let script = "trap '' TERM INT; echo $$ > $1; exec sleep 1000";
-        let Transcript { lines, ending, .. } = transcript(script, Duration::from_secs(1));
-        assert_eq!(ending, Ending::Hung);
-        let process = format!("/proc/{}", lines[0].text);
+    fn whoever_takes_longer_than_we_wait_hangs() {
+        assert_eq!(transcript("exec sleep 1000", Duration::ZERO).ending, Ending::Hung);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let serial = folder.path().join("serial");
+        let deaf = shell("trap '' TERM INT; echo $$ > $1; exec sleep 1000", &serial);
+        let running = start(&deaf).expect("a shell");
+        let process = loop {
+            match std::fs::read_to_string(&serial) {
+                Ok(text) if text.ends_with('\n') => break format!("/proc/{}", text.trim()),
+                _ => std::thread::yield_now(),
+            }
+        };
+        assert!(Path::new(&process).exists(), "{process} runs");
+        drop(running);
         assert!(!Path::new(&process).exists(), "{process} still runs");
     }
 }
