@@ -29,6 +29,15 @@ impl Model {
             Self::Ryzen => "ryzen",
         }
     }
+
+    /// Processors, cores of each, threads of each core. The two that have everything that the others
+    /// have are two.
+    const fn cpus(self) -> &'static str {
+        match self {
+            Self::IceLake | Self::Ryzen => "1:2:1",
+            Self::CannonLake | Self::SandyBridge => "1:1:1",
+        }
+    }
 }
 
 /// The packages that bring it, and firmware for it.
@@ -74,11 +83,12 @@ fn forget_lock(disk: &Path) -> Result<(), Failure> {
 }
 
 fn settings(model: Model, disk: &Path, serial: &Path) -> String {
-    let (model, disk, serial) = (model.name(), disk.display(), serial.display());
+    let (cpus, disk, serial) = (model.cpus(), disk.display(), serial.display());
+    let model = model.name();
     format!(
         "config_interface: textconfig\n\
          display_library: term\n\
-         cpu: model={model}, count=1, ips=4000000, reset_on_triple_fault=0\n\
+         cpu: model={model}, count={cpus}, ips=4000000, reset_on_triple_fault=0\n\
          memory: guest=128, host=128\n\
          romimage: file={BIOS}\n\
          vgaromimage: file={VIDEO_BIOS}\n\

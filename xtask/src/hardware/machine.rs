@@ -20,9 +20,9 @@ pub(crate) enum Machine {
     SvmNptQemu,
     /// The same, by Bochs (Ryzen).
     SvmNptBochs,
-    /// Intel's VMX and EPT with all that this project uses, by Bochs (Ice Lake).
+    /// Intel's VMX and EPT with all that this project uses, on two CPUs, by Bochs (Ice Lake).
     VmxEptIcelake,
-    /// The same without page-modification logging and sub-page permissions (Cannon Lake).
+    /// The same without page-modification logging and sub-page permissions, on one CPU (Cannon Lake).
     VmxEptCannonlake,
     /// The same without A and D bits in EPT (Sandy Bridge).
     VmxEptSandybridge,
@@ -62,9 +62,10 @@ impl Machine {
         use expected::{DIRTY_BITS, EPT, NO_DIRTY_BITS, PAGE_LOG, SUB_PAGE_TABLES};
         use expected::{PARALLEL, STAGE_2, WALKS_READ, WALKS_SET_FLAGS, WALKS_WRITE, with};
         match self {
-            Self::SvmNptQemu => with(&[DIRTY_BITS, WALKS_WRITE, PARALLEL]),
-            Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE]),
-            Self::VmxEptIcelake => with(&[DIRTY_BITS, EPT, WALKS_WRITE, PAGE_LOG, SUB_PAGE_TABLES]),
+            Self::SvmNptQemu | Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE, PARALLEL]),
+            Self::VmxEptIcelake => {
+                with(&[DIRTY_BITS, EPT, WALKS_WRITE, PAGE_LOG, SUB_PAGE_TABLES, PARALLEL])
+            }
             Self::VmxEptCannonlake => with(&[DIRTY_BITS, EPT, WALKS_WRITE]),
             Self::VmxEptSandybridge => with(&[NO_DIRTY_BITS, EPT, WALKS_READ]),
             Self::El2Stage2Max => {
