@@ -122,7 +122,7 @@ impl<P: Processor> Embedder for Host<P> {
     }
 
     fn drain_logs(&self, log: &mut dyn FnMut(AddressSpace, u64)) {
-        P::drain_log(&mut |address| log(crate::SPACE, address));
+        P::drain_all_logs(&mut |address| log(crate::SPACE, address));
     }
 }
 

@@ -54,6 +54,11 @@ pub trait Processor: Sized {
     fn drain_log(log: &mut dyn FnMut(u64)) {
         let _ = log;
     }
+
+    /// The same on all CPUs: one that is in its guest leaves it for that.
+    fn drain_all_logs(log: &mut dyn FnMut(u64)) {
+        Self::drain_log(log);
+    }
 }
 
 /// What the hardware at hand can do.
