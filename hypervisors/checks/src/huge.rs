@@ -74,7 +74,7 @@ fn brought_back<P: Processor>(lab: &Lab<P>) -> String {
     let vm = lab.huge(LogMode::On);
     let mut guest = vm.guest();
     done(guest.store_pages(page(0), DATA_PAGES, 5));
-    assert_eq!(vm.harvest(Protect::Nothing).len() as u64, DATA_PAGES);
+    assert_eq!(vm.harvest(Protect::Pages).len() as u64, DATA_PAGES, "each is protected now");
     vm.mmu.stop_log(DATA).expect("a logged slot");
     let before = guest.exits().faults;
     for index in [0, 511, 512, 2047] {

@@ -1,7 +1,7 @@
 //! Mapping on demand, and the dirty log in its forms.
 
 use crate::Check;
-use crate::lab::{DATA, Lab, Vm, done, layout, page};
+use crate::lab::{DATA, Lab, Vm, done, layout, page, settle_in};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -42,8 +42,11 @@ fn map_on_fault<P: Processor>(lab: &Lab<P>) -> String {
 fn log_by_pages<P: Processor>(lab: &Lab<P>) -> String {
     let vm = lab.logged();
     let mut guest = vm.guest();
+    settle_in(&mut guest);
     for round in 0..4 {
+        let before = guest.exits().faults;
         stores_are_harvested(&vm, &mut guest, round, |vm| vm.harvest(Protect::Pages));
+        assert_eq!(guest.exits().faults - before, 100, "one fault a page in round {round}");
     }
     format!("4 rounds, {} shoot-downs", vm.shoot_downs())
 }
@@ -53,6 +56,7 @@ fn log_by_protecting_all<P: Processor>(lab: &Lab<P>) -> String {
     let vm = lab.logged();
     let mut guest = vm.guest();
     for round in 0..4 {
+        let before = guest.exits().faults;
         stores_are_harvested(&vm, &mut guest, round, |vm| {
             let pages = vm.harvest(Protect::Nothing);
             let before = vm.shoot_downs();
@@ -60,18 +64,19 @@ fn log_by_protecting_all<P: Processor>(lab: &Lab<P>) -> String {
             assert_eq!(vm.shoot_downs() - before, 1, "one shoot-down");
             pages
         });
+        assert!(guest.exits().faults - before >= 100, "a fault a page in round {round}");
     }
     format!("4 rounds, {} shoot-downs", vm.shoot_downs())
 }
 
-/// Stores to every third page of a stretch that moves from round to round.
+/// Stores to every third page of a stretch that moves from round to round by less than its length.
 fn stores_are_harvested<P: Processor>(
     vm: &Vm<P>,
     guest: &mut Guest<'_, P>,
     round: u64,
     harvest: impl Fn(&Vm<P>) -> Vec<u64>,
 ) {
-    let expected: Vec<u64> = (0..100).map(|step| round * 50 + step * 3).collect();
+    let expected: Vec<u64> = (0..100).map(|step| round * 30 + step * 3).collect();
     for index in &expected {
         done(guest.store(page(*index), round + 1));
         done(guest.store(beside(page(*index)), round + 1));

@@ -5,7 +5,7 @@ use crate::lab::{DATA, DATA_PAGES, Lab, data, done, page};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use vellum_mmu::{LogMode, Outcome, Protect, SlotSpec};
+use vellum_mmu::{Access, LogMode, Outcome, Protect, SlotSpec};
 use vellum_pte::{Gfn, GfnRange};
 use vm::{Processor, Ran, SPACE};
 
@@ -47,7 +47,7 @@ fn moved<P: Processor>(lab: &Lab<P>) -> String {
     assert_eq!(guest.load(page(DATA_PAGES + 4)), Ran::Done(44));
     done(guest.store(page(DATA_PAGES + 5), 55));
     assert_eq!(vm.read(page(5)), 55, "the memory is the same");
-    vm.mmu.delete_slot(DATA).expect("a slot");
+    assert_eq!(vm.harvest(Protect::Pages), [4, 5], "from before the move and after it");
     String::from("8 MiB moved by 8 MiB")
 }
 
@@ -58,10 +58,18 @@ fn invalidated<P: Processor>(lab: &Lab<P>) -> String {
     done(guest.store_pages(page(0), 4, 1));
     let before = guest.exits().faults;
     let range = GfnRange::new(page(1).gfn(), 2).expect("in range");
-    drop(vm.mmu.invalidate(SPACE, range));
+    let changing = vm.mmu.invalidate(SPACE, range);
+    let mut other = vm.mmu.vcpu().expect("memory for a vCPU");
+    assert_eq!(other.fault(SPACE, page(2), Access::Write), Outcome::Retry);
+    assert_eq!(
+        other.fault(SPACE, page(4), Access::Write),
+        Outcome::Mapped,
+        "nothing changes there"
+    );
+    drop(changing);
     done(guest.store_pages(page(0), 4, 2));
     assert_eq!(guest.exits().faults - before, 2, "the two pages that changed");
-    assert_eq!(vm.harvest(Protect::Pages), [0, 1, 2, 3], "and nothing of the log is lost");
+    assert_eq!(vm.harvest(Protect::Pages), [0, 1, 2, 3, 4], "and nothing of the log is lost");
     String::from("2 of 4 pages faulted again")
 }
 

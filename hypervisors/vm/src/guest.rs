@@ -11,6 +11,7 @@ pub struct Guest<'m, P: Processor> {
     mmu: &'m Mmu<P::Format, Host<P>>,
     vcpu: Vcpu<'m, P::Format, Host<P>>,
     processor: P,
+    number: u32,
     exits: Exits,
 }
 
@@ -45,8 +46,8 @@ pub enum Ran {
 }
 
 impl<'m, P: Processor> Guest<'m, P> {
-    /// A vCPU of `mmu`. Hardware sets A and D bits where it can and `dirty_bits`, the VM's setting,
-    /// does not say otherwise.
+    /// A vCPU of `mmu`. Hardware sets A and D bits where it can, and logs pages where `dirty_bits`, the
+    /// VM's setting, says so.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -54,8 +55,9 @@ impl<'m, P: Processor> Guest<'m, P> {
         mmu: &'m Mmu<P::Format, Host<P>>,
         dirty_bits: DirtyBits,
     ) -> Result<Self, OutOfMemory> {
-        let tables = tables(mmu, dirty_bits);
-        Ok(Self { mmu, vcpu: mmu.vcpu()?, processor: P::new(tables), exits: Exits::default() })
+        let processor = P::new(tables(mmu, dirty_bits));
+        let number = mmu.embedder().next_vcpu();
+        Ok(Self { mmu, vcpu: mmu.vcpu()?, processor, number, exits: Exits::default() })
     }
 
     /// What its work has cost so far.
@@ -142,7 +144,7 @@ impl<'m, P: Processor> Guest<'m, P> {
     fn emulate(&mut self) -> Result<(), Ran> {
         let store = self.processor.store(self.mmu.embedder().memory()).ok_or(Ran::NotDecoded)?;
         let (bytes, width) = store.bytes();
-        let writer = self.mmu.guest_writer(Origin::Vcpu(0));
+        let writer = self.mmu.guest_writer(Origin::Vcpu(self.number));
         writer.write(SPACE, store.gpa, &bytes[..width]).map_err(Ran::Refused)?;
         self.processor.skip(&store);
         self.exits.emulated += 1;

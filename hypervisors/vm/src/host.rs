@@ -6,7 +6,7 @@ use crate::processor::Processor;
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vellum_mmu::{Backing, BackingWrite, Embedder, EntryWord, Frame, GuestPage, NoBacking, Scope};
 use vellum_pte::{AddressSpace, Gpa, Level, PAGE_SHIFT, PAGE_SIZE, Pfn};
 
@@ -16,6 +16,7 @@ pub struct Host<P> {
     largest: Level,
     policy: ShootDowns,
     shoot_downs: AtomicU64,
+    vcpus: AtomicU32,
     processor: PhantomData<fn() -> P>,
 }
 
@@ -37,6 +38,7 @@ impl<P> Host<P> {
             largest: Level::L1,
             policy: ShootDowns::Made,
             shoot_downs: AtomicU64::new(0),
+            vcpus: AtomicU32::new(0),
             processor: PhantomData,
         }
     }
@@ -57,6 +59,11 @@ impl<P> Host<P> {
     #[must_use]
     pub const fn memory(&self) -> GuestMemory {
         self.memory
+    }
+
+    /// A number that no vCPU of this VM has had.
+    pub(crate) fn next_vcpu(&self) -> u32 {
+        self.vcpus.fetch_add(1, Ordering::Relaxed)
     }
 
     /// How many shoot-downs were asked for.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use vellum_mmu::NoBacking;
 use vellum_pte::{Gpa, PAGE_SIZE, Pfn};
 
@@ -12,7 +13,7 @@ pub struct GuestMemory {
     bytes: u64,
 }
 
-// SAFETY: all access goes through volatile copies; what a guest does to it meanwhile is the guest's.
+// SAFETY: all access goes through atomics; what a guest does to it meanwhile is what another CPU may.
 unsafe impl Send for GuestMemory {}
 // SAFETY: as above.
 unsafe impl Sync for GuestMemory {}
@@ -40,15 +41,19 @@ impl GuestMemory {
         (start < self.bytes).then(|| Pfn::of_address(self.first.as_ptr().addr() as u64 + start))
     }
 
-    /// Copies `bytes` to `gpa`.
+    /// Copies `bytes` to `gpa`: eight aligned ones at once, as the store would have been that they stand
+    /// for.
     ///
     /// # Errors
     /// [`NoBacking`] if they do not fit in; nothing was written.
     pub fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), NoBacking> {
         let place = self.place(gpa, bytes.len())?;
-        for (offset, byte) in bytes.iter().enumerate() {
-            // SAFETY: `place` has said that all of it is inside.
-            unsafe { place.add(offset).write_volatile(*byte) };
+        if let (Ok(bytes), true) = (bytes.try_into(), place.cast::<u64>().is_aligned()) {
+            word(place).store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+            return Ok(());
+        }
+        for (offset, value) in bytes.iter().enumerate() {
+            byte(place, offset).store(*value, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -60,12 +65,10 @@ impl GuestMemory {
     pub fn read(&self, gpa: Gpa) -> Result<u64, NoBacking> {
         let place = self.place(gpa, 8)?;
         if place.cast::<u64>().is_aligned() {
-            // SAFETY: `place` has said that all of it is inside.
-            return Ok(unsafe { place.cast::<u64>().read_volatile() });
+            return Ok(word(place).load(Ordering::Relaxed));
         }
-        // SAFETY: as above.
-        let byte = |offset| unsafe { place.add(offset).read_volatile() };
-        Ok(u64::from_le_bytes(core::array::from_fn(byte)))
+        let load = |offset| byte(place, offset).load(Ordering::Relaxed);
+        Ok(u64::from_le_bytes(core::array::from_fn(load)))
     }
 
     /// Fills all of it with zeros.
@@ -82,6 +85,20 @@ impl GuestMemory {
         // SAFETY: inside, by the promise of `new`.
         Ok(unsafe { self.first.add(size(gpa.get())) })
     }
+}
+
+/// Eight aligned bytes of the guest's memory.
+fn word(place: NonNull<u8>) -> &'static AtomicU64 {
+    // SAFETY: inside, as `GuestMemory::place` has said, aligned, and there for good.
+    unsafe { AtomicU64::from_ptr(place.cast().as_ptr()) }
+}
+
+/// One byte of it, `offset` further on.
+fn byte(place: NonNull<u8>, offset: usize) -> &'static AtomicU8 {
+    // SAFETY: whoever has `place` has asked for so many bytes.
+    let place = unsafe { place.add(offset) };
+    // SAFETY: as above.
+    unsafe { AtomicU8::from_ptr(place.as_ptr()) }
 }
 
 /// A number of bytes as a size.
