@@ -8,6 +8,7 @@ use vellum_pte::PAGE_SIZE;
 
 const WORDS: usize = PAGE_SIZE as usize / size_of::<u64>();
 type Page = [u64; WORDS];
+type Digest = [u64; 2];
 
 /// The guest's memory as it was at the last harvest.
 ///
@@ -15,7 +16,7 @@ type Page = [u64; WORDS];
 /// would have to be cleaned before it is looked at. The emulator has no caches.
 pub(crate) struct Oracle {
     first: *const Page,
-    digests: Vec<u64>,
+    digests: Vec<Digest>,
 }
 
 /// What a harvest looks like to it.
@@ -33,7 +34,7 @@ impl Oracle {
     /// Of `pages` pages from the host address `first` on, as they are now.
     pub(crate) fn new(first: u64, pages: u64) -> Self {
         let first = core::ptr::with_exposed_provenance(first as usize);
-        let mut oracle = Self { first, digests: alloc::vec![0; pages as usize] };
+        let mut oracle = Self { first, digests: alloc::vec![[0; 2]; pages as usize] };
         oracle.begin();
         oracle
     }
@@ -59,18 +60,21 @@ impl Oracle {
         seen
     }
 
-    /// Four chains, each of steps that lose nothing: two pages that differ in one word of each chain
-    /// at most never have the same digest, others have by a chance of two to the power of -64.
-    fn digest(&self, page: usize) -> u64 {
+    /// Four chains of steps that lose nothing and move every bit; two of them make a half each. So two
+    /// pages that differ in one word of each chain at most have the same digest only if two chains of
+    /// each half cancel out, and any two pages by a chance of about two to the power of -128.
+    fn digest(&self, page: usize) -> Digest {
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
         // SAFETY: RAM of the guest's, of as many pages as there are digests; the guest stands still.
         let words = unsafe { &*self.first.add(page) };
         let mut chains = [1_u64, 2, 3, 4];
         for four in words.as_chunks::<4>().0 {
             for (chain, word) in chains.iter_mut().zip(four) {
-                *chain = (*chain ^ word).wrapping_mul(ODD);
+                *chain = (*chain ^ word).wrapping_mul(ODD).rotate_left(32);
             }
         }
-        chains.into_iter().fold(0, |sum, chain| (sum ^ chain).rotate_left(29).wrapping_mul(ODD))
+        let [a, b, c, d] = chains;
+        let fold = |one: u64, other: u64| one.wrapping_mul(ODD).rotate_left(29) ^ other;
+        [fold(a, b), fold(c, d)]
     }
 }
