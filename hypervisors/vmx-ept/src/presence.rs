@@ -45,8 +45,11 @@ pub(crate) fn shoot_down() {
     let seen = other.load(Ordering::SeqCst);
     while seen % 2 == 1 && other.load(Ordering::SeqCst) == seen {
         kick_others();
-        (0..PATIENCE)
-            .take_while(|_| other.load(Ordering::SeqCst) == seen)
-            .for_each(|_| spin_loop());
+        spin_while(|| other.load(Ordering::SeqCst) == seen);
     }
+}
+
+/// Waits while `condition` holds, but no longer than a CPU may take to hear a kick.
+pub(crate) fn spin_while(condition: impl Fn() -> bool) {
+    (0..PATIENCE).take_while(|_| condition()).for_each(|_| spin_loop());
 }

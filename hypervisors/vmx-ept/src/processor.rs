@@ -127,4 +127,8 @@ impl Processor for Vmx {
     fn drain_log(log: &mut dyn FnMut(u64)) {
         page_log::drain(log);
     }
+
+    fn drain_all_logs(log: &mut dyn FnMut(u64)) {
+        page_log::drain_all(log);
+    }
 }
