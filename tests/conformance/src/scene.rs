@@ -17,7 +17,7 @@ use crate::hypervisor::{Cpu, Home};
 use crate::model::{Model, Refusal, RingShape, Rings, Shape};
 use restrictions::Listening;
 use std::collections::BTreeMap;
-use vellum_mmu::{CounterSnapshot, DirtyBits, Embedder, Event, LogError, Mmu, SubPageForm};
+use vellum_mmu::{Again, CounterSnapshot, DirtyBits, Embedder, Event, LogError, Mmu, SubPageForm};
 use vellum_pte::{AddressSpace, Format, Gfn, GfnRange, Gpa};
 
 /// Where a scene plays.
@@ -142,8 +142,8 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
             Op::Track { .. } | Op::Untrack { .. } => self.apply_to_restrictions(op),
             Op::Activate | Op::AllowNested => self.apply_to_restrictions(op),
             Op::SetMaps { .. } | Op::GetMaps { .. } => self.apply_to_restrictions(op),
-            Op::HarvestRings | Op::ResetRings(_) | Op::Flood { .. } => self.apply_to_rings(op),
-            Op::Leave(_) | Op::Forge { .. } => self.apply_to_rings(op),
+            Op::HarvestRings | Op::ResetRings(_) | Op::EmptyRings(_) => self.apply_to_rings(op),
+            Op::Flood { .. } | Op::Leave(_) | Op::Forge { .. } => self.apply_to_rings(op),
             _ => self.apply_to_log(op),
         }
     }
@@ -153,7 +153,7 @@ impl<'m, F: Format, E: Embedder, C: Cpu> Scene<'m, F, E, C> {
     /// # Panics
     /// The two differ.
     pub fn finish(&mut self) {
-        self.empty_rings();
+        self.empty_rings(Again::Pages);
         self.take_all();
         self.assert_nothing_owed();
         self.compare_watched();

@@ -203,6 +203,8 @@ pub enum Op {
     HarvestRings,
     /// Takes back what was harvested.
     ResetRings(Again),
+    /// Both, as a consumer does.
+    EmptyRings(Again),
     /// A CPU stores to one page after the other, and is not asked in between whether its ring has room.
     Flood {
         /// Which.

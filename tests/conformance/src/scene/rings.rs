@@ -14,6 +14,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         match *op {
             Op::HarvestRings => self.harvest_rings(),
             Op::ResetRings(again) => self.reset_rings(again),
+            Op::EmptyRings(again) => self.empty_rings(again),
             Op::Flood { cpu, first, pages } => return self.flood(cpu, first, pages),
             Op::Leave(cpu) => self.leave(cpu),
             Op::Forge { cpu, address } => {
@@ -70,10 +71,10 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         assert_eq!(taken, self.model.reset_rings(again), "what was harvested is taken back");
     }
 
-    /// Empties the rings.
-    pub(super) fn empty_rings(&mut self) {
+    /// Empties the rings, as a consumer does.
+    pub(super) fn empty_rings(&mut self, again: Again) {
         self.harvest_rings();
-        self.reset_rings(Again::Pages);
+        self.reset_rings(again);
     }
 
     /// Everything was harvested: the rings are empty, and no store is without a record.
@@ -87,9 +88,7 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         let Some(rings) = &mut self.model.rings else { return Ok(()) };
         match self.cpus[cpu].1.may_enter() {
             Entry::MakesRoom => {
-                if rings.room(cpu, MOST) != Room::Left {
-                    self.empty_rings();
-                }
+                self.make_room(cpu);
                 Ok(())
             }
             Entry::Granted => {
@@ -103,9 +102,21 @@ impl<F: Format, E: Embedder, C: Cpu> Scene<'_, F, E, C> {
         }
     }
 
+    /// Empties the rings before a CPU does.
+    fn make_room(&mut self, cpu: usize) {
+        let rings = self.model.rings.as_mut();
+        if rings.is_some_and(|rings| rings.room(cpu, MOST) != Room::Left) {
+            self.empty_rings(Again::Pages);
+        }
+    }
+
+    /// Stores to one page after the other. Who makes room by itself does so in between.
     fn flood(&mut self, cpu: usize, first: u64, pages: u64) -> Result<(), OutOfMemory> {
         self.come(cpu)?;
         (first..first + pages).try_for_each(|page| {
+            if self.cpus[cpu].1.may_enter() == Entry::MakesRoom {
+                self.make_room(cpu);
+            }
             let value = (page + 1).to_le_bytes();
             self.store(cpu, self.address(page, 0), &value, By::Instruction)
         })

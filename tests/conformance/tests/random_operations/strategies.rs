@@ -301,35 +301,46 @@ fn of_memory(ground: Ground) -> BoxedStrategy<Op> {
     .boxed()
 }
 
-/// Rings, and page-modification logs: entries that are some page's, part of one's, a page table's or
-/// nobody's.
+fn again() -> impl Strategy<Value = Again> {
+    prop_oneof![2 => Just(Again::Pages), 1 => Just(Again::Everything)]
+}
+
+/// What consumers of rings do, and a CPU that fills one.
 fn of_rings(ground: Ground, on: On) -> BoxedStrategy<Op> {
-    const TABLES: u64 = 1 << 35;
-    let again = prop_oneof![2 => Just(Again::Pages), 1 => Just(Again::Everything)];
-    let common = prop_oneof![3 => Just(Op::HarvestRings), 3 => again.prop_map(Op::ResetRings)];
-    if on == On::Ports {
-        return common.boxed();
+    let pages = prop_oneof![2 => 1..70_u64, 1 => 100..300_u64];
+    let flood = (cpu(), page(ground), pages);
+    let on_both = prop_oneof![
+        3 => Just(Op::HarvestRings),
+        3 => again().prop_map(Op::ResetRings),
+        4 => again().prop_map(Op::EmptyRings),
+        2 => flood.prop_map(|(cpu, first, pages)| Op::Flood { cpu, first, pages }),
+    ];
+    match on {
+        On::Ports => on_both.boxed(),
+        On::Hypervisor => prop_oneof![
+            12 => on_both,
+            1 => cpu().prop_map(Op::Leave),
+            1 => forge(ground),
+        ]
+        .boxed(),
     }
+}
+
+/// Entries of a page-modification log that are some page's, a part of one's, a page table's or nobody's.
+fn forge(ground: Ground) -> impl Strategy<Value = Op> {
+    const TABLES: u64 = 1 << 35;
     let base = ground.base * 4096;
     let address = prop_oneof![
         4 => byte(ground).prop_map(move |at| base + at),
         1 => (0..64_u64).prop_map(|table| (TABLES + 16 * table) * 4096),
         1 => any::<u64>(),
     ];
-    let pages = prop_oneof![2 => 1..70_u64, 1 => 100..300_u64];
-    let flood = (cpu(), page(ground), pages);
-    prop_oneof![
-        6 => common,
-        2 => flood.prop_map(|(cpu, first, pages)| Op::Flood { cpu, first, pages }),
-        1 => cpu().prop_map(Op::Leave),
-        1 => (cpu(), address).prop_map(|(cpu, address)| Op::Forge { cpu, address }),
-    ]
-    .boxed()
+    (cpu(), address).prop_map(|(cpu, address)| Op::Forge { cpu, address })
 }
 
 fn simple(ground: Ground, on: On) -> BoxedStrategy<Op> {
     prop_oneof![
-        6 => of_rings(ground, on),
+        9 => of_rings(ground, on),
         24 => accesses(ground, on),
         9 => of_slots(ground),
         16 => of_logs(ground),
