@@ -33,6 +33,11 @@ impl Clock {
         write!("cntvoff_el2", self.zero);
     }
 
+    /// What a virtual counter is behind the physical one.
+    pub(crate) fn offset(&self) -> u64 {
+        self.zero
+    }
+
     /// The guest's time, while it stands still.
     pub(crate) fn milliseconds(&self) -> u64 {
         (self.stopped - self.zero) * 1000 / frequency()

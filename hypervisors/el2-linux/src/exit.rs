@@ -41,6 +41,8 @@ pub(crate) enum Exit {
     },
     /// It waits for an interrupt.
     Wait,
+    /// It waits for another CPU, and may as well go on.
+    Yield,
     /// It calls its firmware. The program counter is after the instruction.
     Call,
     /// Nothing that this hypervisor knows: ESR_EL2, FAR_EL2, HPFAR_EL2.
@@ -66,6 +68,7 @@ mod fault {
 const WRITES: u64 = 1 << 6;
 const WALK_OF_FIRST_STAGE: u64 = 1 << 7;
 const READS_REGISTER: u64 = 1;
+const FOR_AN_EVENT: u64 = 1;
 
 impl Exit {
     /// The exit that the registers tell of.
@@ -75,6 +78,7 @@ impl Exit {
             return Self::unknown();
         }
         match syndrome >> 26 {
+            class::WAIT if syndrome & FOR_AN_EVENT != 0 => Self::Yield,
             class::WAIT => Self::Wait,
             class::CALL => Self::Call,
             class::SYSTEM_REGISTER if syndrome & READS_REGISTER == 0 => register_write(syndrome),

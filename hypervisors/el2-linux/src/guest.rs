@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use crate::exit::{Exit, Place};
-use crate::handover::Handover;
 use crate::registers::{read, write};
 use vellum_pte::{Pfn, Root};
 
@@ -37,7 +36,17 @@ pub(crate) enum LeafUpdates {
     AccessedAndDirty,
 }
 
-/// The guest's CPU. It is this one: there are no others.
+/// Where a CPU begins: for the first one, the kernel's entry and its device tree (Linux,
+/// Documentation/arm64/booting.rst).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Start {
+    /// The first instruction.
+    pub(crate) entry: u64,
+    /// What is in x0.
+    pub(crate) argument: u64,
+}
+
+/// The guest on this CPU.
 pub(crate) struct Guest {
     registers: Registers,
 }
@@ -46,13 +55,12 @@ pub(crate) struct Guest {
 const AT_THE_START: u64 = 0x3c5;
 
 impl Guest {
-    /// A CPU on the tables at `root`, about to begin with the kernel as its boot protocol says
-    /// (Linux, Documentation/arm64/booting.rst): the device tree in x0, MMU and caches off.
-    pub(crate) fn new(handover: &Handover, root: Pfn, shape: Root, updates: LeafUpdates) -> Self {
+    /// A CPU on the tables at `root`, about to begin as `start` says, MMU and caches off.
+    pub(crate) fn new(start: Start, root: Pfn, shape: Root, updates: LeafUpdates) -> Self {
         second_stage(root, shape, updates);
         let mut general = [0; 31];
-        general[0] = handover.tree;
-        let (pc, state) = (handover.entry, AT_THE_START);
+        general[0] = start.argument;
+        let (pc, state) = (start.entry, AT_THE_START);
         let vectors = [0; 32];
         Self { registers: Registers { general, pc, state, fpcr: 0, fpsr: 0, place: 0, vectors } }
     }
@@ -88,9 +96,10 @@ impl Guest {
     }
 }
 
-/// HCR_EL2 (Arm ARM D19.2.48): VM, SWIO; TWI, TSC, TVM trap; RW; APK and API do not. Interrupts go
+/// HCR_EL2 (Arm ARM D19.2.48): VM, SWIO; TWI, TWE, TSC, TVM trap; RW; APK and API do not. Interrupts go
 /// straight to the guest: IMO, FMO and AMO are clear.
-const HYPERVISOR: u64 = 1 | 1 << 1 | 1 << 13 | 1 << 19 | 1 << 26 | 1 << 31 | 1 << 40 | 1 << 41;
+const HYPERVISOR: u64 =
+    1 | 1 << 1 | 1 << 13 | 1 << 14 | 1 << 19 | 1 << 26 | 1 << 31 | 1 << 40 | 1 << 41;
 /// CPTR_EL2: what is reserved as one, without traps of floating point.
 const NO_TRAPS: u64 = 0x32ff;
 /// CNTHCTL_EL2: the physical counter and timer are the guest's as well.
@@ -138,4 +147,10 @@ fn control(shape: Root, updates: LeafUpdates) -> u64 {
 pub(crate) fn wait_for_interrupt() {
     // SAFETY: an instruction that only waits.
     unsafe { core::arch::asm!("wfi", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Waits for less than that: an event, or nothing at all.
+pub(crate) fn wait_for_event() {
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("wfe", options(nomem, nostack, preserves_flags)) };
 }

@@ -23,6 +23,8 @@ pub(crate) struct Handover {
     pub(crate) way: Way,
     /// Whether that is done right.
     pub(crate) mistake: Mistake,
+    /// How many CPUs the guest has.
+    pub(crate) cpus: u64,
     /// How many checks were run before this one, each on a machine of its own.
     pub(crate) before: u64,
 }
@@ -42,14 +44,14 @@ impl Handover {
     /// # Panics
     /// If it is not there.
     pub(crate) fn read() -> Self {
-        let words: *const [u64; 9] = core::ptr::with_exposed_provenance(PLACE);
+        let words: *const [u64; 10] = core::ptr::with_exposed_provenance(PLACE);
         // SAFETY: RAM that is no part of this program's image, heap or stack.
         let words = unsafe { words.read_volatile() };
-        let [magic, guest_first, guest_bytes, host_first, entry, tree, way, mistake, before] =
-            words;
+        let [magic, guest_first, guest_bytes, host_first, entry, tree, rest @ ..] = words;
+        let [way, mistake, cpus, before] = rest;
         assert_eq!(magic, MAGIC, "no words at {PLACE:#x} that say what is where");
         let way = Way::from_number(way).expect("a way of tracking");
         let mistake = if mistake == 0 { Mistake::None } else { Mistake::ShootDownsSkipped };
-        Self { guest_first, guest_bytes, host_first, entry, tree, way, mistake, before }
+        Self { guest_first, guest_bytes, host_first, entry, tree, way, mistake, cpus, before }
     }
 }

@@ -1,48 +1,18 @@
-//! The exit handler: drives the guest until it ends, and harvests whenever it is time.
+//! The first CPU: runs the guest until it ends, and looks at its memory whenever it is time.
 
 use crate::blocks::blocks_of_2_mib;
 use crate::clock::Clock;
-use crate::exit::Exit;
-use crate::firmware::{self, Ended};
-use crate::guest::Guest;
+use crate::cpu::Cpu;
+use crate::firmware::Ended;
+use crate::guest::Start;
 use crate::handover::Handover;
-use crate::host::{Host, memory_at};
 use crate::oracle::Oracle;
 use crate::pace::Pace;
 use crate::record::Record;
-use crate::trapped;
-use crate::way::Way;
+use crate::vm::{MEMORY, SPACE, Vm};
 use vellum_memory::{Layout, PageSet, Region};
-use vellum_mmu::{Access, Initial, LogMode, Mmu, Outcome, SlotSpec, Vcpu};
-use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa, PAGE_SIZE, Pfn, SlotId, Stage2};
-
-const SPACE: AddressSpace = AddressSpace::NORMAL;
-const MEMORY: SlotId = SlotId(0);
-const DEVICES: SlotId = SlotId(1);
-/// The interrupt controller and the serial line, where QEMU's `virt` has them.
-const DEVICES_FIRST: u64 = 0x0800_0000;
-const DEVICES_BYTES: u64 = 0x0200_0000;
-
-/// The second stage of the VM that `handover` describes: its memory, logged, and its devices.
-pub(crate) fn second_stage(handover: &Handover) -> Mmu<Stage2, Host> {
-    let mmu = Mmu::new(Host::new(handover), handover.way.config()).expect("memory for a VM");
-    let devices = SlotSpec {
-        memory: memory_at(DEVICES_FIRST),
-        ..SlotSpec::new(DEVICES, SPACE, range(DEVICES_FIRST, DEVICES_BYTES))
-    };
-    let memory = SlotSpec {
-        memory: memory_at(handover.host_first),
-        log: LogMode::On,
-        ..SlotSpec::new(MEMORY, SPACE, range(handover.guest_first, handover.guest_bytes))
-    };
-    mmu.create_slot(devices).expect("the first slot");
-    mmu.create_slot(memory).expect("the second slot");
-    mmu
-}
-
-fn range(first: u64, bytes: u64) -> GfnRange {
-    GfnRange::new(Gfn::new(first / PAGE_SIZE), bytes / PAGE_SIZE).expect("in range")
-}
+use vellum_mmu::Initial;
+use vellum_pte::PAGE_SIZE;
 
 /// Whether the guest's writes are logged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,17 +23,22 @@ enum Log {
     Off,
 }
 
+/// So many harvests are made while the second CPU runs before one is compared with the oracle: for
+/// that it is halted.
+const HARVESTS_UNDER_WAY: u64 = 3;
+
 /// A guest that runs, and what is looked at meanwhile.
 pub(crate) struct Machine<'m> {
-    mmu: &'m Mmu<Stage2, Host>,
-    vcpu: Vcpu<'m, Stage2, Host>,
-    guest: Guest,
-    root: Pfn,
-    guest_first: u64,
-    way: Way,
+    vm: &'m Vm,
+    cpu: Cpu<'m>,
     log: Log,
+    /// How many harvests there were when it ended last.
+    log_ended: usize,
     pace: Pace,
+    /// What was harvested since the oracle was asked.
     round: PageSet,
+    /// Harvests since then.
+    under_way: u64,
     oracle: Oracle,
     clock: Clock,
     /// What the harvests had.
@@ -72,23 +47,23 @@ pub(crate) struct Machine<'m> {
 
 impl<'m> Machine<'m> {
     /// A guest that has not begun.
-    pub(crate) fn new(mmu: &'m Mmu<Stage2, Host>, handover: &Handover) -> Self {
-        let root = mmu.root(SPACE).expect("every VM has its first space");
-        let updates = handover.way.leaf_updates();
-        let range = range(handover.guest_first, handover.guest_bytes);
-        let layout = Layout::new(alloc::vec![Region { slot: MEMORY, space: SPACE, range }]);
+    pub(crate) fn new(vm: &'m Vm, handover: &Handover) -> Self {
+        let region = Region { slot: MEMORY, space: SPACE, range: vm.pages };
+        let layout = Layout::new(alloc::vec![region]).expect("one region");
+        let oracle = Oracle::new(handover.host_first, vm.pages.pages());
+        let cpu = Cpu::new(vm, Start { entry: handover.entry, argument: handover.tree });
+        let clock = Clock::start();
+        vm.second.keep_time(clock.offset());
         Self {
-            mmu,
-            vcpu: mmu.vcpu().expect("memory for a vCPU"),
-            guest: Guest::new(handover, root, mmu.root_shape(), updates),
-            root,
-            guest_first: handover.guest_first,
-            way: handover.way,
+            vm,
+            cpu,
             log: Log::On,
-            pace: Pace::new(handover.mistake),
-            round: PageSet::new(&layout.expect("one region")),
-            oracle: Oracle::new(handover.host_first, range.pages()),
-            clock: Clock::start(),
+            log_ended: 0,
+            pace: Pace::new(handover.mistake, handover.cpus),
+            round: PageSet::new(&layout),
+            under_way: 0,
+            oracle,
+            clock,
             record: Record::default(),
         }
     }
@@ -96,82 +71,82 @@ impl<'m> Machine<'m> {
     /// Runs the guest to its end, or until `enough` says so after a harvest.
     pub(crate) fn run(&mut self, enough: impl Fn(&Record) -> bool) -> Option<Ended> {
         loop {
-            let exit = self.guest.enter();
-            let ended = self.handle(exit).err();
-            if self.pace.is_time(exit) || ended.is_some() {
-                self.look();
+            let exit = self.cpu.enter();
+            let ended = self.cpu.handle(exit).err();
+            if ended.is_some() {
+                while !self.look() {}
+            } else if self.pace.is_time(exit) {
+                self.glance();
             }
             if ended.is_some() || enough(&self.record) {
+                self.vm.second.end();
                 return ended;
             }
         }
     }
 
-    fn handle(&mut self, exit: Exit) -> Result<(), Ended> {
-        match exit {
-            Exit::Fault { gpa, access } => self.fault(gpa, access),
-            Exit::FaultThatMoved => {}
-            Exit::RegisterWrite { register, from } => self.write_register(register, from),
-            Exit::Wait => {
-                crate::guest::wait_for_interrupt();
-                self.guest.skip();
-            }
-            Exit::Call => {
-                let (function, argument) = (self.guest.register(0), self.guest.register(1));
-                self.guest.set_register(0, firmware::call(function, argument)?);
-            }
-            Exit::Unknown(_) => panic!("at {:#x}: {exit:#x?}", self.guest.pc()),
-        }
-        Ok(())
-    }
-
-    fn fault(&mut self, gpa: Gpa, access: Access) {
-        self.record.faults += 1;
-        match self.vcpu.fault(SPACE, gpa, access) {
-            Outcome::Mapped | Outcome::Spurious | Outcome::Retry => {}
-            refused => {
-                panic!("{access:?} of {gpa:?} from {:#x}: {refused:?}", self.guest.pc())
-            }
-        }
-    }
-
-    fn write_register(&mut self, register: u64, from: usize) {
-        self.record.register_writes += 1;
-        let value = self.guest.register(from);
-        trapped::write(register, value).expect("a register whose writes are trapped");
-        self.guest.skip();
-    }
-
-    /// The guest's clock stands still meanwhile.
-    fn look(&mut self) {
-        self.clock.stop();
+    /// While the second CPU runs, a harvest; now and then it is halted, and the oracle is asked.
+    fn glance(&mut self) {
         self.pace.harvested();
+        let runs = self.vm.second.has_begun();
+        if runs && self.log == Log::On && self.under_way < HARVESTS_UNDER_WAY {
+            self.under_way += 1;
+            self.record.under_way += 1;
+            self.take();
+        } else {
+            self.look();
+        }
+    }
+
+    /// Halts the guest, and looks. Its clock stands still meanwhile. `false`: it does not halt now.
+    fn look(&mut self) -> bool {
+        let Some(halted) = self.vm.second.halt() else {
+            self.record.not_halted += 1;
+            return false;
+        };
+        self.clock.stop();
         match self.log {
             Log::On => self.harvest(),
             Log::Off => self.begin_log(),
         }
         self.clock.resume();
+        halted.release(self.clock.offset());
         self.record.stopped = self.clock.milliseconds_stopped();
+        self.under_way = 0;
+        self.end_log();
+        true
+    }
+
+    /// Every now and then, in the way that is about it, the log ends: while the second CPU runs, huge
+    /// leaves come back.
+    fn end_log(&mut self) {
+        let harvests = self.record.harvests.len();
+        let is_time = |some| harvests.is_multiple_of(some) && harvests > self.log_ended;
+        if self.vm.way.harvests_of_a_log().is_some_and(is_time) {
+            self.vm.mmu.stop_log(MEMORY).expect("a logged slot");
+            self.log = Log::Off;
+            self.log_ended = harvests;
+        }
+    }
+
+    fn take(&mut self) {
+        let taken = &mut self.round.regions_mut()[0];
+        self.vm.way.harvest(&self.vm.mmu, MEMORY, taken).expect("a logged slot");
     }
 
     /// What was written is taken, and compared with what has changed.
     fn harvest(&mut self) {
-        let taken = &mut self.round.regions_mut()[0];
-        taken.clear();
-        self.way.harvest(self.mmu, MEMORY, taken).expect("a logged slot");
-        let seen = self.oracle.judge(taken);
+        self.take();
+        let seen = self.oracle.judge(&self.round.regions()[0]);
+        self.round.clear();
         self.record.add(self.clock.milliseconds(), seen);
-        let harvests = self.record.harvests.len();
-        if self.way.harvests_of_a_log().is_some_and(|some| harvests.is_multiple_of(some)) {
-            self.mmu.stop_log(MEMORY).expect("a logged slot");
-            self.log = Log::Off;
-        }
     }
 
     /// Nothing of what was written while the log was off is in a harvest: the oracle begins anew, too.
     fn begin_log(&mut self) {
-        self.record.blocks.push(blocks_of_2_mib(self.root, self.guest_first));
-        self.mmu.start_log(MEMORY, Initial::Clean).expect("memory for a log");
+        let first = self.vm.pages.first().get() * PAGE_SIZE;
+        self.record.blocks.push(blocks_of_2_mib(self.vm.root(), first));
+        self.vm.mmu.start_log(MEMORY, Initial::Clean).expect("memory for a log");
         self.oracle.begin();
         self.log = Log::On;
     }

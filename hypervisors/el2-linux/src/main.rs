@@ -12,6 +12,7 @@ extern crate alloc;
 
 mod blocks;
 mod clock;
+mod cpu;
 mod exit;
 mod firmware;
 mod guest;
@@ -22,22 +23,28 @@ mod oracle;
 mod pace;
 mod record;
 mod registers;
+mod second;
 mod translations;
 mod trapped;
+mod vm;
 mod way;
 
+use core::sync::atomic::Ordering;
 use firmware::Ended;
 use handover::{Handover, Mistake};
-use machine::{Machine, second_stage};
+use machine::Machine;
 use record::Record;
+use runtime::aarch64::beside;
 use runtime::println;
+use vm::Vm;
 
 runtime::entry!(main);
 
 fn main() {
     let handover = Handover::read();
     let way = handover.way.name();
-    println!("machine el2-linux: {} MiB, {way}", handover.guest_bytes >> 20);
+    let (megabytes, cpus) = (handover.guest_bytes >> 20, handover.cpus);
+    println!("machine el2-linux: {megabytes} MiB, {cpus} CPUs, {way}");
     match handover.mistake {
         Mistake::None => boots(&handover),
         Mistake::ShootDownsSkipped => break_is_caught(&handover),
@@ -49,14 +56,26 @@ fn main() {
 const FEWEST_HARVESTS: usize = 20;
 const FEWEST_CHANGED: u64 = 5000;
 
+/// Runs a guest on all CPUs of `vm`, until it has ended or `enough` says so after a harvest.
+fn run(vm: &Vm, machine: &mut Machine<'_>, enough: impl Fn(&Record) -> bool) -> Option<Ended> {
+    let mut ended = None;
+    if vm.second.is_present() {
+        beside(|| vm.second.run(vm), || ended = machine.run(enough));
+    } else {
+        ended = machine.run(enough);
+    }
+    println!("");
+    ended
+}
+
 /// The guest boots, works and switches itself off, and no page is lost.
 fn boots(handover: &Handover) {
-    let way = handover.way.name();
-    println!("check linux-boots-{way}");
-    let mmu = second_stage(handover);
-    let mut machine = Machine::new(&mmu, handover);
-    let ended = machine.run(|_| false);
-    println!("");
+    let (way, what) = (handover.way.name(), if handover.cpus > 1 { "smp" } else { "boots" });
+    println!("check linux-{what}-{way}");
+    let vm = Vm::new(handover);
+    let mut machine = Machine::new(&vm, handover);
+    let ended = run(&vm, &mut machine, |_| false);
+    assert_eq!(vm.second.is_present(), vm.second.has_begun(), "a CPU was not switched on");
     let record = machine.record;
     record.print();
     assert_eq!(ended, Some(Ended::Off), "the guest was to do its work and switch itself off");
@@ -71,11 +90,12 @@ fn boots(handover: &Handover) {
     }
     let pages = harvests as u64 * (handover.guest_bytes >> 12);
     assert!(total.harvested * 4 < pages, "{} of {pages} pages harvested", total.harvested);
-    println!("met linux-boots-{way}: {}", told(&record, mmu.embedder().shoot_downs()));
+    println!("met linux-{what}-{way}: {}", told(&record, &vm));
 }
 
 /// What a run has counted.
-fn told(record: &Record, shoot_downs: u64) -> alloc::string::String {
+fn told(record: &Record, vm: &Vm) -> alloc::string::String {
+    let shoot_downs = vm.mmu.embedder().shoot_downs();
     let total = record.total();
     let excess = (total.harvested - total.changed) * 100 / total.changed;
     alloc::format!(
@@ -84,23 +104,25 @@ fn told(record: &Record, shoot_downs: u64) -> alloc::string::String {
         record.harvests.len(),
         total.harvested,
         total.changed,
-        record.faults,
-        record.register_writes,
-        Blocks(&record.blocks)
+        vm.faults.load(Ordering::Relaxed),
+        vm.register_writes.load(Ordering::Relaxed),
+        Rest(record)
     )
 }
 
-/// How many huge leaves there were, where there were any.
-struct Blocks<'r>(&'r [usize]);
+/// What only some runs have.
+struct Rest<'r>(&'r Record);
 
-impl core::fmt::Display for Blocks<'_> {
+impl core::fmt::Display for Rest<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self.0.iter().max() {
-            Some(most) => {
-                write!(f, "; {} logs more, over {most} huge leaves at most", self.0.len())
-            }
-            None => Ok(()),
+        let Record { blocks, under_way, not_halted, .. } = self.0;
+        if let Some(most) = blocks.iter().max() {
+            write!(f, "; {} logs more, over {most} huge leaves at most", blocks.len())?;
         }
+        if *under_way > 0 {
+            write!(f, "; {under_way} harvests more while a CPU ran, {not_halted} halts in vain")?;
+        }
+        Ok(())
     }
 }
 
@@ -108,10 +130,9 @@ impl core::fmt::Display for Blocks<'_> {
 fn break_is_caught(handover: &Handover) {
     let way = handover.way.name();
     println!("check linux-break-is-caught-{way}");
-    let mmu = second_stage(handover);
-    let mut machine = Machine::new(&mmu, handover);
-    let ended = machine.run(|record| record.last().lost > 0);
-    println!("");
+    let vm = Vm::new(handover);
+    let mut machine = Machine::new(&vm, handover);
+    let ended = run(&vm, &mut machine, |record| record.last().lost > 0);
     let lost = machine.record.last().lost;
     assert!(lost > 0, "no shoot-down was made, and no page was lost until {ended:?}");
     let harvests = machine.record.harvests.len();

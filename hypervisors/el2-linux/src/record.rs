@@ -12,10 +12,10 @@ pub(crate) struct Record {
     pub(crate) blocks: Vec<usize>,
     /// For how many milliseconds the guest stood still for them.
     pub(crate) stopped: u64,
-    /// Faults that went to the library.
-    pub(crate) faults: u64,
-    /// Writes of registers that were made in the guest's place.
-    pub(crate) register_writes: u64,
+    /// Harvests that were made while a CPU of the guest ran, each part of the next of the others.
+    pub(crate) under_way: u64,
+    /// How often that CPU could not be halted.
+    pub(crate) not_halted: u64,
 }
 
 /// How many lines tell of a run.

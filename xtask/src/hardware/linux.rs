@@ -17,27 +17,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What is to be met, one boot each, in this order.
-pub(crate) const CHECKS: [&str; 8] = [
+pub(crate) const CHECKS: [&str; 9] = [
     "linux-boots-per-page",
     "linux-boots-protect-all",
-    "linux-boots-huge-leaves",
     "linux-boots-dirty-bits",
-    "linux-boots-dirty-bits-protect-all",
+    "linux-smp-protect-all",
+    "linux-smp-dirty-bits-protect-all",
+    "linux-smp-huge-leaves",
     "linux-break-is-caught-per-page",
     "linux-break-is-caught-protect-all",
     "linux-break-is-caught-dirty-bits",
 ];
 
-/// A boot for each of [`CHECKS`]. The second stage of the first processor sets no A and no D bits.
-const BOOTS: [(&str, Way, Mistake); CHECKS.len()] = [
-    (A57, Way::Pages, Mistake::None),
-    (A57, Way::ProtectAll, Mistake::None),
-    (A57, Way::HugeLeaves, Mistake::None),
-    (A76, Way::DirtyBits, Mistake::None),
-    (A76, Way::DirtyBitsAndProtectAll, Mistake::None),
-    (A57, Way::Pages, Mistake::ShootDownsSkipped),
-    (A57, Way::ProtectAll, Mistake::ShootDownsSkipped),
-    (A76, Way::DirtyBits, Mistake::ShootDownsSkipped),
+/// A boot for each of [`CHECKS`]: processor, how many, and the rest. The second stage of the first processor sets no A and no D bits.
+const BOOTS: [(&str, u32, Way, Mistake); CHECKS.len()] = [
+    (A57, 1, Way::Pages, Mistake::None),
+    (A57, 1, Way::ProtectAll, Mistake::None),
+    (A76, 1, Way::DirtyBits, Mistake::None),
+    (A57, 2, Way::ProtectAll, Mistake::None),
+    (A76, 2, Way::DirtyBitsAndProtectAll, Mistake::None),
+    (A57, 2, Way::HugeLeaves, Mistake::None),
+    (A57, 1, Way::Pages, Mistake::ShootDownsSkipped),
+    (A57, 1, Way::ProtectAll, Mistake::ShootDownsSkipped),
+    (A76, 1, Way::DirtyBits, Mistake::ShootDownsSkipped),
 ];
 const A57: &str = "cortex-a57";
 const A76: &str = "cortex-a76";
@@ -45,19 +47,19 @@ const A76: &str = "cortex-a76";
 /// The kernel's command line: only what worries it is said, and a panic ends it.
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
-/// Boots once, on the processor `$1` with the handover `$2`. Nothing on the machine writes memory by
+/// Boots once, on `$2` of the processors `$1` with the handover `$3`. Nothing on the machine writes memory by
 /// itself: its interrupt controller has no tables there. It ends when the shell does.
 const BOOT: &str = r#"
 boot() {
     setpriv --pdeathsig KILL -- qemu-system-aarch64 -accel tcg \
-        -machine virt,virtualization=on,gic-version=3,its=off -cpu "$1" -m 512 \
+        -machine virt,virtualization=on,gic-version=3,its=off -cpu "$1" -smp "$2" -m 512 \
         -nodefaults -no-reboot -display none -monitor none \
         -semihosting-config enable=on,target=native \
         -chardev "file,id=line,path=$serial,append=on" -serial chardev:line \
         -kernel "$image" -device "loader,force-raw=on,file=$kernel,addr=KERNEL" \
-        -device loader,force-raw=on,file=tree,addr=TREE \
+        -device "loader,force-raw=on,file=tree-$2,addr=TREE" \
         -device loader,force-raw=on,file=files,addr=FILES \
-        -device "loader,force-raw=on,file=$2,addr=HANDOVER"
+        -device "loader,force-raw=on,file=$3,addr=HANDOVER"
 }
 set -e
 "#;
@@ -67,9 +69,9 @@ set -e
 pub(crate) fn boots(image: &Path, folder: &Path, serial: &Path) -> Result<Command, Failure> {
     let system = System::at_hand(Missing::Name)?;
     let files = write(folder, "files", &system.first_files()?)?;
-    write(folder, "tree", &tree(&files)?)?;
-    for (before, (_, way, mistake)) in BOOTS.into_iter().enumerate() {
-        let handover = Handover { way, mistake, before: before as u64 };
+    for (before, (_, cpus, way, mistake)) in BOOTS.into_iter().enumerate() {
+        write(folder, &format!("tree-{cpus}"), &tree(&files, cpus)?)?;
+        let handover = Handover { way, mistake, cpus, before: before as u64 };
         write(folder, &handover_file(before), &handover.bytes())?;
     }
     let mut command = Command::new("sh");
@@ -80,7 +82,7 @@ pub(crate) fn boots(image: &Path, folder: &Path, serial: &Path) -> Result<Comman
 
 fn script() -> String {
     let boot = BOOTS.iter().enumerate().fold(BOOT.to_owned(), |script, (number, boot)| {
-        script + &format!("boot {} {}\n", boot.0, handover_file(number))
+        script + &format!("boot {} {} {}\n", boot.0, boot.1, handover_file(number))
     });
     let places = [
         ("KERNEL", Piece::Kernel.host_address()),
@@ -97,10 +99,10 @@ fn handover_file(number: usize) -> String {
     format!("handover-{number}")
 }
 
-fn tree(files: &Path) -> Result<Vec<u8>, Failure> {
+fn tree(files: &Path, cpus: u32) -> Result<Vec<u8>, Failure> {
     let first = Piece::FirstFiles.guest_address();
     let end = first + fs::metadata(files).map_err(at(files))?.len();
-    Ok(device_tree::flatten(&device_tree::machine(COMMAND_LINE, first..end)))
+    Ok(device_tree::flatten(&device_tree::machine(COMMAND_LINE, first..end, cpus)))
 }
 
 /// Sees to it that there is a kernel, and busybox.

@@ -2,6 +2,7 @@
 //! the guest is given.
 
 use super::layout::{GUEST_BYTES, GUEST_FIRST};
+use std::ops::Range;
 
 /// A node and what is below it.
 pub(crate) struct Node {
@@ -132,9 +133,9 @@ const SHARED: u32 = 0;
 const PRIVATE: u32 = 1;
 const HIGH: u32 = 4;
 
-/// The guest's machine: QEMU's `virt` with one CPU, its interrupt controller, timer and serial line,
+/// The guest's machine: QEMU's `virt` with so many CPUs, its interrupt controller, timer and serial line,
 /// and nothing that writes memory by itself. The memory is what the hypervisor gives.
-pub(crate) fn machine(command_line: &str, first_files: std::ops::Range<u64>) -> Node {
+pub(crate) fn machine(command_line: &str, first_files: Range<u64>, cpus: u32) -> Node {
     Node::new("")
         .cells("#address-cells", &[2])
         .cells("#size-cells", &[2])
@@ -143,7 +144,7 @@ pub(crate) fn machine(command_line: &str, first_files: std::ops::Range<u64>) -> 
         .text("model", &["Vellum's second stage"])
         .with(chosen(command_line, &first_files))
         .with(memory())
-        .with(processors())
+        .with(processors(cpus))
         .with(power())
         .with(timer())
         .with(interrupt_controller())
@@ -151,7 +152,7 @@ pub(crate) fn machine(command_line: &str, first_files: std::ops::Range<u64>) -> 
         .with(serial_line())
 }
 
-fn chosen(command_line: &str, first_files: &std::ops::Range<u64>) -> Node {
+fn chosen(command_line: &str, first_files: &Range<u64>) -> Node {
     Node::new("chosen")
         .text("bootargs", &[command_line])
         .text("stdout-path", &["/pl011@9000000"])
@@ -165,12 +166,17 @@ fn memory() -> Node {
         .wide("reg", &[GUEST_FIRST, GUEST_BYTES])
 }
 
-fn processors() -> Node {
-    let first = Node::new("cpu@0")
+fn processors(cpus: u32) -> Node {
+    let all = Node::new("cpus").cells("#address-cells", &[1]).cells("#size-cells", &[0]);
+    (0..cpus).fold(all, |all, number| all.with(processor(number)))
+}
+
+fn processor(number: u32) -> Node {
+    Node::new(["cpu@0", "cpu@1"][number as usize])
         .text("device_type", &["cpu"])
         .text("compatible", &["arm,armv8"])
-        .cells("reg", &[0]);
-    Node::new("cpus").cells("#address-cells", &[1]).cells("#size-cells", &[0]).with(first)
+        .text("enable-method", &["psci"])
+        .cells("reg", &[number])
 }
 
 /// Through the hypervisor, which answers for the firmware.

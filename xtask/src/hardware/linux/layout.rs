@@ -77,6 +77,8 @@ pub(crate) struct Handover {
     pub(crate) way: Way,
     /// Whether without a mistake.
     pub(crate) mistake: Mistake,
+    /// How many CPUs the guest has.
+    pub(crate) cpus: u32,
     /// How many boots there were before this one: it counts on.
     pub(crate) before: u64,
 }
@@ -93,6 +95,7 @@ impl Handover {
             Piece::Tree.guest_address(),
             self.way as u64,
             self.mistake as u64,
+            u64::from(self.cpus),
             self.before,
         ];
         words.into_iter().flat_map(u64::to_le_bytes).collect()
