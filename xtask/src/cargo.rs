@@ -10,9 +10,14 @@ pub(crate) fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Where builds go: `CARGO_TARGET_DIR`, or `target`.
+/// Where builds go: `CARGO_TARGET_DIR`, or `target`. Absolute: commands run in other folders than ours.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    let chosen = chosen_target().unwrap_or_else(|| root().join("target"));
+    std::path::absolute(&chosen).unwrap_or(chosen)
+}
+
+fn chosen_target() -> Option<PathBuf> {
+    std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from)
 }
 
 /// `cargo` with `words`, separated by spaces, in the workspace's root.
@@ -22,6 +27,9 @@ pub(crate) fn cargo(words: &str) -> Command {
     // What cargo told this program about itself is not for the packages that are built next.
     for name in ["CARGO", "CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
         command.env_remove(name);
+    }
+    if chosen_target().is_some_and(|folder| folder.is_relative()) {
+        command.env("CARGO_TARGET_DIR", target());
     }
     command
 }

@@ -82,4 +82,14 @@ pub(crate) enum Failure {
     /// The freestanding program holds what it must not hold.
     #[error("the freestanding program is not freestanding: {0}")]
     NotFreestanding(String),
+    /// Another run uses the same serial lines and disks.
+    #[error(
+        "another `cargo xtask hardware` works in {folder}\n  wait for it, or set CARGO_TARGET_DIR \
+         to another folder",
+        folder = folder.display()
+    )]
+    HardwareBusy {
+        /// The folder.
+        folder: PathBuf,
+    },
 }

@@ -28,6 +28,7 @@ use machine::Machine;
 use package::Packages;
 use report::Report;
 use serial::Line;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// Which machines, and for whom the result is.
@@ -78,10 +79,22 @@ fn require(machines: &[Machine], missing: Missing) -> Result<(), Failure> {
 
 fn prove(machines: &[Machine]) -> Result<Vec<Report>, Failure> {
     let folder = target().join("hardware");
-    let folder = std::path::absolute(&folder).map_err(at(&folder))?;
+    let _alone = alone_in(&folder)?;
     let packages = Packages::make(&folder)?;
     build::build(&folder, &packages, &images(machines))?;
     machines.iter().map(|machine| run(*machine, &folder)).collect()
+}
+
+/// Keeps others out that would write to the same serial lines and disks, as long as the file is open.
+fn alone_in(folder: &Path) -> Result<File, Failure> {
+    std::fs::create_dir_all(folder).map_err(at(folder))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::HardwareBusy { folder: folder.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(Failure::File { path, error }),
+    }
 }
 
 /// Each image once: several machines may run the same.

@@ -63,7 +63,10 @@ pub(crate) fn machine(
 ) -> Result<Command, Failure> {
     let disk = disk::make(image, folder)?;
     forget_lock(&disk)?;
-    write(&folder.join("bochsrc"), &settings(model, &disk, serial))?;
+    write(
+        &folder.join("bochsrc"),
+        &settings(model, inside(folder, &disk), inside(folder, serial)),
+    )?;
     write(&folder.join("debugger"), DEBUGGER)?;
     let mut command = Command::new("sh");
     command.args(["-c", "exec setsid bochs -q -f bochsrc -rc debugger >bochs.out 2>&1"]);
@@ -80,6 +83,11 @@ fn forget_lock(disk: &Path) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// As Bochs is told, which runs in `folder`: a comma or a blank on the way there would end the setting.
+fn inside<'a>(folder: &Path, path: &'a Path) -> &'a Path {
+    path.strip_prefix(folder).unwrap_or(path)
 }
 
 fn settings(model: Model, disk: &Path, serial: &Path) -> String {

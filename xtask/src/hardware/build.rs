@@ -2,8 +2,9 @@
 
 use super::arm_toolchain::{self, ArmToolchain};
 use super::package::Packages;
-use crate::cargo::{cargo, root, run_aside};
+use crate::cargo::run_aside;
 use crate::failure::Failure;
+use crate::hypervisors::inside;
 use crate::tool::Missing;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,17 +67,11 @@ pub(crate) fn build(folder: &Path, packages: &Packages, images: &[Image]) -> Res
 }
 
 fn command(folder: &Path, packages: &Packages, images: &[Image], target: &str) -> Command {
-    let mut command = workspace("build --quiet --release --locked --target", target);
+    let mut command = inside("build --quiet --release --locked --target");
+    command.arg(target);
     command.args(images.iter().flat_map(|image| ["--package", image.name()]));
     packages.patch(&mut command);
     command.env("CARGO_TARGET_DIR", builds(folder));
-    command
-}
-
-/// `cargo` in the hypervisors' own workspace: its `.cargo/config.toml` names linker and flags.
-fn workspace(words: &str, target: &str) -> Command {
-    let mut command = cargo(words);
-    command.arg(target).current_dir(root().join("hypervisors"));
     command
 }
 
