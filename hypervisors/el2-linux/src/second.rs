@@ -101,8 +101,8 @@ impl Second {
         let mut cpu = Cpu::new(vm, Start { entry, argument });
         write!("cntvoff_el2", self.offset.load(Ordering::Relaxed));
         while !self.over.load(Ordering::Acquire) {
-            if self.asked() {
-                self.stand_still();
+            if let Some(asked) = self.asked() {
+                self.stand_still(asked);
                 continue;
             }
             match cpu.enter() {
@@ -115,12 +115,12 @@ impl Second {
         }
     }
 
-    fn asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire) % 2 == 1
+    /// The number that it is to halt for, if it is.
+    fn asked(&self) -> Option<u64> {
+        Some(self.asked.load(Ordering::Acquire)).filter(|asked| asked % 2 == 1)
     }
 
-    fn stand_still(&self) {
-        let asked = self.asked.load(Ordering::Acquire);
+    fn stand_still(&self, asked: u64) {
         self.halted.store(asked, Ordering::Release);
         while self.asked.load(Ordering::Acquire) == asked && !self.over.load(Ordering::Acquire) {
             rest();
@@ -130,7 +130,8 @@ impl Second {
 
     /// Until one is there, or the first CPU wants something.
     fn wait_for_interrupt(&self) {
-        while read!("isr_el1") == 0 && !self.asked() && !self.over.load(Ordering::Acquire) {
+        while read!("isr_el1") == 0 && self.asked().is_none() && !self.over.load(Ordering::Acquire)
+        {
             rest();
         }
     }
