@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use vellum_mmu::{Initial, LogMode, Outcome, Protect};
+use vellum_mmu::{Config, DirtyBits, Initial, LogMode, Outcome, Protect};
 use vellum_pte::{Gpa, PAGE_SIZE};
 use vm::{Guest, Op, Processor, Ran, ShootDowns, Work};
 
@@ -22,13 +22,17 @@ pub trait Parallel: Processor {
 /// The checks of machines with two CPUs.
 #[must_use]
 pub fn checks<P: Parallel>() -> Vec<Check<P>> {
-    vec![
+    let mut all = vec![
         Check::new("parallel-faults", faults),
         Check::new("parallel-stores-and-harvests", stores_and_harvests),
         Check::new("parallel-splits", splits),
         Check::new("parallel-shoot-down", shoot_down),
         Check::new("parallel-shoot-down-skipped", shoot_down_skipped),
-    ]
+    ];
+    if P::features().accessed_dirty {
+        all.push(Check::new("parallel-dirty-bits", dirty_bits));
+    }
+    all
 }
 
 /// How two CPUs wait for each other: each counts up, and waits for the other's count.
@@ -45,10 +49,11 @@ impl Meeting {
     }
 }
 
-/// The pages that each CPU's guest stores to: the middle third is both's.
-const FIRST: [u64; 2] = [0, 8];
+/// The pages that each CPU's guest stores to: those in the middle are both's.
+const FIRST: [u64; 2] = [0, 6];
 const STORED: u64 = 16;
-const ALL: u64 = 24;
+/// Both together store to the first pages of the data, so many.
+pub const ALL: u64 = 24;
 const FAULT_ROUNDS: u64 = 200;
 
 /// Both vCPUs fault at once on the same pages and on others; a harvest has exactly what was stored to.
@@ -131,7 +136,7 @@ fn words<P: Parallel>(vm: &Vm<P>, index: u64) -> [u64; 2] {
 }
 
 const STRETCHES: u64 = 20;
-const HARVESTS: u64 = 10;
+const HARVESTS: u64 = 20;
 
 /// A guest that stores to its pages all the time, on the second CPU.
 #[derive(Default)]
@@ -189,28 +194,40 @@ impl Storing {
 /// One guest stores all the time; the other CPU's guest stores as well, and harvests. From time to time
 /// all is at rest: whatever a guest stored is in a harvest then, and the copies are what memory is. One
 /// stretch goes by pages, the next by protecting all, so that neither makes good what the other loses.
-fn stores_and_harvests<P: Parallel>(lab: &Lab<P>) -> String {
-    let vm = lab.logged();
+pub fn storm<P: Parallel>(vm: &Vm<P>) -> String {
     let storing = Storing::default();
     let mut copy = Copy::new();
     let here = || {
         let mut guest = vm.guest();
         for stretch in 0..STRETCHES {
             for round in 0..HARVESTS {
-                storing.another_round();
+                // Mostly in the middle of the other's faults, which come after each harvest.
+                if round.is_multiple_of(4) {
+                    storing.another_round();
+                }
                 store(&mut guest, 0, stretch * HARVESTS + round);
-                copy.update(&vm, &harvest(&vm, stretch));
+                copy.update(vm, &harvest(vm, stretch));
             }
             storing.at_rest(|| {
-                copy.update(&vm, &harvest(&vm, stretch));
-                assert_eq!(copy.stale(&vm), [], "changed after their last harvest");
+                copy.update(vm, &harvest(vm, stretch));
+                assert_eq!(copy.stale(vm), [], "changed after their last harvest");
             });
         }
         storing.end();
     };
-    P::beside(|| storing.until_over(&vm), here);
+    P::beside(|| storing.until_over(vm), here);
     let harvests = STRETCHES * (HARVESTS + 1);
     format!("{harvests} harvests of {STORED} pages that are stored to all the time, none lost")
+}
+
+fn stores_and_harvests<P: Parallel>(lab: &Lab<P>) -> String {
+    storm(&lab.logged())
+}
+
+/// The same by D bits: the one CPU's walker sets them while the other looks for them and clears them.
+fn dirty_bits<P: Parallel>(lab: &Lab<P>) -> String {
+    let config = Config { dirty_bits: DirtyBits::Scanned, ..lab.config() };
+    storm(&Vm::new(lab.host(), config, LogMode::On))
 }
 
 const STORES: u64 = 100;

@@ -39,7 +39,7 @@ fn main() {
     let mut all = ::checks::for_every_processor();
     all.extend(checks::checks());
     if runtime::x86_64::cpus() > 1 {
-        all.extend(::checks::parallel::checks());
+        all.extend(parallel::checks());
     }
     ::checks::run(&lab, &all, runtime::print_line);
 }

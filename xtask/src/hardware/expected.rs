@@ -81,6 +81,12 @@ pub(crate) const PARALLEL: &[&str] = &[
     "parallel-shoot-down-skipped",
 ];
 
+/// The same where hardware sets A and D bits.
+pub(crate) const PARALLEL_DIRTY_BITS: &[&str] = &["parallel-dirty-bits"];
+
+/// The same with page-modification logging and sub-page permissions by tables.
+pub(crate) const PARALLEL_ICE_LAKE: &[&str] = &["parallel-page-log", "parallel-sub-page-tables"];
+
 /// EPT of each kind.
 pub(crate) const EPT: &[&str] = &["misconfigured-entry"];
 

@@ -60,16 +60,27 @@ impl Machine {
     /// What has to be met, by name and in order.
     pub(crate) fn checks(self) -> Vec<&'static str> {
         use expected::{DIRTY_BITS, EPT, NO_DIRTY_BITS, PAGE_LOG, SUB_PAGE_TABLES};
-        use expected::{PARALLEL, STAGE_2, WALKS_READ, WALKS_SET_FLAGS, WALKS_WRITE, with};
+        use expected::{PARALLEL, PARALLEL_DIRTY_BITS, PARALLEL_ICE_LAKE};
+        use expected::{STAGE_2, WALKS_READ, WALKS_SET_FLAGS, WALKS_WRITE, with};
         match self {
-            Self::SvmNptQemu | Self::SvmNptBochs => with(&[DIRTY_BITS, WALKS_WRITE, PARALLEL]),
-            Self::VmxEptIcelake => {
-                with(&[DIRTY_BITS, EPT, WALKS_WRITE, PAGE_LOG, SUB_PAGE_TABLES, PARALLEL])
+            Self::SvmNptQemu | Self::SvmNptBochs => {
+                with(&[DIRTY_BITS, WALKS_WRITE, PARALLEL, PARALLEL_DIRTY_BITS])
             }
+            Self::VmxEptIcelake => with(&[
+                DIRTY_BITS,
+                EPT,
+                WALKS_WRITE,
+                PAGE_LOG,
+                SUB_PAGE_TABLES,
+                PARALLEL,
+                PARALLEL_DIRTY_BITS,
+                PARALLEL_ICE_LAKE,
+            ]),
             Self::VmxEptCannonlake => with(&[DIRTY_BITS, EPT, WALKS_WRITE]),
             Self::VmxEptSandybridge => with(&[NO_DIRTY_BITS, EPT, WALKS_READ]),
             Self::El2Stage2Max => {
-                with(&[DIRTY_BITS, STAGE_2, WALKS_READ, WALKS_SET_FLAGS, PARALLEL])
+                let own = [STAGE_2, WALKS_READ, WALKS_SET_FLAGS];
+                with(&[DIRTY_BITS, &own.concat(), PARALLEL, PARALLEL_DIRTY_BITS])
             }
             Self::El2Stage2A57 => with(&[NO_DIRTY_BITS, STAGE_2, WALKS_READ, PARALLEL]),
             Self::El2Linux => linux::CHECKS.to_vec(),
