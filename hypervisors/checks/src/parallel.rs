@@ -53,7 +53,7 @@ impl Meeting {
 const FIRST: [u64; 2] = [0, 6];
 const STORED: u64 = 16;
 /// Both together store to the first pages of the data, so many.
-pub const ALL: u64 = 24;
+pub const ALL: u64 = 22;
 const FAULT_ROUNDS: u64 = 200;
 
 /// Both vCPUs fault at once on the same pages and on others; a harvest has exactly what was stored to.
