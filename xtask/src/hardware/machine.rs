@@ -111,8 +111,8 @@ impl Machine {
     /// How long it may take. Far more than it does: whoever takes so long hangs.
     pub(crate) fn patience(self) -> Duration {
         match self {
-            Self::SvmNptQemu => Duration::from_secs(120),
-            Self::SvmNptBochs
+            Self::SvmNptQemu
+            | Self::SvmNptBochs
             | Self::VmxEptIcelake
             | Self::VmxEptCannonlake
             | Self::VmxEptSandybridge
