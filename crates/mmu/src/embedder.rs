@@ -42,8 +42,10 @@ pub trait Embedder: Send + Sync {
     /// Makes every CPU that may cache translations of this VM, running or not, forget those of
     /// `scope`. On return no access can use one.
     ///
-    /// - EPT: INVEPT on each such CPU, or before its next VM entry (Intel SDM vol. 3C, 29.4.3).
-    /// - NPT: a new ASID or TLB_CONTROL at each VMRUN that follows (AMD APM vol. 2, 15.16).
+    /// - EPT: INVEPT on each such CPU, or before its next VM entry (Intel SDM vol. 3C, 29.4.3). A CPU
+    ///   that is in the guest has to leave it first: it is sent an interrupt and waited for.
+    /// - NPT: a new ASID or TLB_CONTROL at each VMRUN that follows (AMD APM vol. 2, 15.16). Here, too, a
+    ///   CPU that is in the guest has to leave it first.
     /// - Arm: DSB ISHST, so that walkers see the tables; TLBI VMALLS12E1IS with this VM's VMID in
     ///   VTTBR_EL2; DSB ISH; ISB (Arm ARM D8.16). Where VTCR_EL2 says that walkers do not look into
     ///   caches (IRGN0, ORGN0 non-cacheable), table frames are cleaned to the point of coherency

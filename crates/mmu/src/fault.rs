@@ -49,6 +49,9 @@ pub enum Outcome {
     /// The store is the embedder's to make: it decodes the instruction and writes through
     /// [`GuestWriter`](crate::GuestWriter), which looks at each byte, logs, and tells the listeners.
     /// The page is tracked, or restricted and this store's first byte permitted.
+    ///
+    /// After an [`Access::Walk`] there is no store of the instruction's to this page: the instruction
+    /// that walked is the embedder's to make as a whole, be it a load or a fetch.
     Emulate,
     /// A map of sub-pages forbids the store. The guest stays where it is.
     Denied(Denial),
