@@ -12,6 +12,7 @@ const NESTED_PAGE_FAULT: u64 = 0x400;
 
 /// Exit info 1 of a nested page fault (AMD APM vol. 2, 15.25.6).
 const WRITE: u64 = 1 << 1;
+const RESERVED: u64 = 1 << 3;
 const FETCH: u64 = 1 << 4;
 const GUEST_WALK: u64 = 1 << 33;
 
@@ -21,12 +22,20 @@ pub(crate) fn decode(vmcb: &Vmcb, loaded: u64) -> Option<Exit> {
     match vmcb.get(Field::ExitCode) {
         NMI => None,
         VMMCALL => Some(Exit::Done(loaded)),
-        NESTED_PAGE_FAULT => Some(Exit::Fault {
-            gpa: Gpa::new(vmcb.get(Field::ExitInfo2)),
-            access: access(vmcb.get(Field::ExitInfo1)),
-        }),
+        NESTED_PAGE_FAULT => {
+            Some(fault(Gpa::new(vmcb.get(Field::ExitInfo2)), vmcb.get(Field::ExitInfo1)))
+        }
         other => Some(Exit::Other(other)),
     }
+}
+
+/// An entry with a reserved bit is none that the library has written: nobody else may fault on it for
+/// ever. (QEMU calls it not present.)
+fn fault(gpa: Gpa, info: u64) -> Exit {
+    if info & RESERVED != 0 {
+        return Exit::Misconfigured(gpa);
+    }
+    Exit::Fault { gpa, access: access(info) }
 }
 
 /// Each walk of the guest's own tables counts as a write.

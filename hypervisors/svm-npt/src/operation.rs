@@ -8,6 +8,8 @@ use runtime::x86_64::{cpu, read_msr, write_msr};
 const EFER: u32 = 0xc000_0080;
 pub(crate) const EFER_SVME: u64 = 1 << 12;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
+const VM_CR: u32 = 0xc001_0114;
+const SVM_DISABLED: u64 = 1 << 4;
 
 const EXTENDED_FEATURES: u32 = 0x8000_0001;
 /// In ECX.
@@ -41,10 +43,13 @@ pub(crate) enum Flush {
 /// Switches SVM on for this CPU.
 ///
 /// # Panics
-/// Where there is no SVM, or none with nested paging.
+/// Where there is no SVM, none with nested paging, or it was switched off.
 pub(crate) fn enter() {
     assert!(cpuid(EXTENDED_FEATURES).ecx & SVM != 0, "this processor has no SVM");
     assert!(svm_features().edx & NESTED_PAGING != 0, "its SVM has no nested paging");
+    // SAFETY: a processor with SVM has the register.
+    let disabled = unsafe { read_msr(VM_CR) } & SVM_DISABLED != 0;
+    assert!(!disabled, "the firmware has switched SVM off");
     // SAFETY: the processor has SVM, and the page is set aside for this CPU, at its physical address.
     unsafe {
         write_msr(EFER, read_msr(EFER) | EFER_SVME);

@@ -76,6 +76,8 @@ impl Processor for Svm {
     /// If the root is not where the host's own paging begins: NPT walks as the host does.
     fn load(&mut self, tables: Tables) {
         assert_eq!(tables.shape.level, Level::L4, "the host walks four levels");
+        // Whatever the TLB holds under its tag is of other tables.
+        self.answered = None;
         self.vmcb.set(Field::NestedRoot, tables.root.address());
     }
 

@@ -3,11 +3,13 @@
 use crate::operation::EFER_SVME;
 use crate::vmcb::{Field, Segment, Vmcb};
 
-/// Each exception exits, the guest having no handlers; and so do HLT, a shutdown, and the kick of
-/// another CPU.
+/// Each exception exits, the guest having no handlers; and so do HLT, a shutdown, the kick of another
+/// CPU, and whatever reaches for a port or a model-specific register.
 const EXCEPTIONS: u64 = 0xffff_ffff;
 const NMI: u64 = 1 << 1;
 const HLT: u64 = 1 << 24;
+const PORTS: u64 = 1 << 27;
+const MSRS: u64 = 1 << 28;
 const SHUTDOWN: u64 = 1 << 31;
 /// VMRUN has to exit; VMMCALL is the hypercall.
 const VMRUN: u64 = 1 << 0;
@@ -31,11 +33,20 @@ const DATA: u16 = 0x10;
 const CODE_RIGHTS: u16 = 0xa9b;
 const DATA_RIGHTS: u16 = 0xc93;
 
+/// A bit for each port or register that exits. In frames of its own, where the processor looks.
+#[repr(C, align(4096))]
+struct Map<const BYTES: usize>([u8; BYTES]);
+
+static PORT_MAP: Map<0x3000> = Map([0xff; 0x3000]);
+static MSR_MAP: Map<0x2000> = Map([0xff; 0x2000]);
+
 /// Sets everything that stays as it is, and the guest's state.
 pub(crate) fn set_fixed(vmcb: &mut Vmcb) {
     let values = [
-        (Field::InterceptsLow, EXCEPTIONS | (NMI | HLT | SHUTDOWN) << 32),
+        (Field::InterceptsLow, EXCEPTIONS | (NMI | HLT | PORTS | MSRS | SHUTDOWN) << 32),
         (Field::InterceptsHigh, VMRUN | VMMCALL),
+        (Field::PortMap, PORT_MAP.0.as_ptr().addr() as u64),
+        (Field::MsrMap, MSR_MAP.0.as_ptr().addr() as u64),
         (Field::NestedPaging, 1),
         (Field::Privilege, 0),
         (Field::Efer, EFER),

@@ -10,6 +10,10 @@ pub(crate) enum Field {
     InterceptsLow = 0x008,
     /// More instructions that exit.
     InterceptsHigh = 0x010,
+    /// Where the map of ports that exit is (AMD APM vol. 2, 15.10).
+    PortMap = 0x040,
+    /// Where the map of model-specific registers that exit is (AMD APM vol. 2, 15.11).
+    MsrMap = 0x048,
     /// The tag of the guest's translations; from bit 32 on, which are dropped at the next entry.
     AsidAndFlush = 0x058,
     /// Why the guest has left.

@@ -147,18 +147,19 @@ descriptors_pointer:
     .long descriptors
     .long 0
 
-# Only the stacks for exceptions count: the first for all, the second for a double fault.
+# Only the stacks for exceptions count: the first for all, the second for a double fault, the third for
+# the kick of another CPU.
 .balign 16
 task_state:
     .fill 36, 1, 0
-    .quad exception_stack_top, double_fault_stack_top
-    .fill 50, 1, 0
+    .quad exception_stack_top, double_fault_stack_top, kick_stack_top
+    .fill 42, 1, 0
     .word 104
 .balign 16
 another_task_state:
     .fill 36, 1, 0
-    .quad another_exception_stack_top, another_double_fault_stack_top
-    .fill 50, 1, 0
+    .quad another_exception_stack_top, another_double_fault_stack_top, another_kick_stack_top
+    .fill 42, 1, 0
     .word 104
 
 .section .bss.boot, "aw", @nobits
@@ -171,9 +172,13 @@ boot_stack_top:
 exception_stack_top:
     .skip 32 * 1024
 double_fault_stack_top:
+    .skip 4096
+kick_stack_top:
     .skip 256 * 1024
 another_stack_top:
     .skip 32 * 1024
 another_exception_stack_top:
     .skip 32 * 1024
 another_double_fault_stack_top:
+    .skip 4096
+another_kick_stack_top:

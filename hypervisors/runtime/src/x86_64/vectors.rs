@@ -2,7 +2,7 @@
 //! interrupt is what a CPU sends to another.
 
 use super::registers::cr2;
-use crate::{Verdict, exit, println};
+use crate::{Verdict, console, exit};
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,13 +52,19 @@ pub(super) fn load() {
     let last = u16::try_from(size_of_val(&GATES) - 1).expect("512 bytes");
     pointer[..2].copy_from_slice(&last.to_le_bytes());
     pointer[2..].copy_from_slice(&(GATES.as_ptr().addr() as u64).to_le_bytes());
-    // SAFETY: the gates are static, and each leads to a stub that does not return.
+    // SAFETY: the gates are static, and each leads to a stub that does not return, or, for a kick, back
+    // to where it came from with every register as it was.
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) }
 }
 
-/// A stack of its own, whatever the interrupted code's is: compiled code has a red zone.
+/// A stack of its own, whatever the interrupted code's is: compiled code has a red zone. A kick may come
+/// while an exception is reported.
 const fn stack(number: usize) -> u64 {
-    if number == DOUBLE_FAULT { 2 } else { 1 }
+    match number {
+        DOUBLE_FAULT => 2,
+        KICK => 3,
+        _ => 1,
+    }
 }
 
 const fn low_half(stub: u64, stack: u64) -> u64 {
@@ -67,12 +73,12 @@ const fn low_half(stub: u64, stack: u64) -> u64 {
 
 extern "C" fn report(frame: &Frame) -> ! {
     let Frame { vector, code, rip, rsp, cs, ss, rflags } = frame;
-    println!(
-        "failed: exception {vector} ({}) at {rip:#x}, code {code:#x}, address {:#x}",
+    console::print_last(format_args!(
+        "failed: exception {vector} ({}) at {rip:#x}, code {code:#x}, address {:#x}, \
+         rsp {rsp:#x} rflags {rflags:#x} cs {cs:#x} ss {ss:#x}",
         name(*vector),
         cr2()
-    );
-    println!("  rsp {rsp:#x} rflags {rflags:#x} cs {cs:#x} ss {ss:#x}");
+    ));
     exit(Verdict::Failed)
 }
 
