@@ -19,8 +19,19 @@ const HARVESTED: u32 = 2;
 /// One vCPU's ring, as far as it is read.
 struct Ring {
     mapping: Mapping,
-    /// Entries ever read, running freely: where to read on follows from nothing else.
+    /// Where to read on: it follows from how many were read, and from nothing that is in the ring.
     next: usize,
+    place: Place,
+}
+
+/// Whether the kernel is where a ring's reader is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// It is: an entry that is not dirty is the end.
+    Kept,
+    /// It took back more or fewer entries than were marked, so it may be ahead: the ring is searched
+    /// for its next entry.
+    Lost,
 }
 
 /// The rings of a VM, shared by who collects and by vCPUs whose ring is full.
@@ -50,12 +61,13 @@ impl Reaper {
     /// Makes room in all rings, so that the vCPU may enter the guest again.
     ///
     /// # Errors
-    /// The rings are as full as they were, or cannot be believed. In either case the next round says
-    /// so, and then names every page.
+    /// The kernel did not take the entries back, and the rings are as full as they were; or they cannot
+    /// be believed: then the next [`collect`](vellum_memory::DirtySource::collect) says so too, and
+    /// owes every page.
     pub fn reap(&self) -> Result<(), KvmError> {
         let mut shared = self.0.lock();
-        self.0.harvest(&mut shared)?;
-        self.0.reset(&mut shared)
+        let harvested = self.0.harvest(&mut shared);
+        harvested.and(self.0.reset(&mut shared))
     }
 }
 
@@ -75,17 +87,18 @@ impl Rings {
     pub(crate) fn add(&self, vcpu: &VcpuFd, entries: u32) -> Result<(), KvmError> {
         let mapping = Mapping::of(vcpu, entries)
             .map_err(|source| KvmError::Vm { call: Call::MapRing, source })?;
-        self.lock().rings.push(Ring { mapping, next: 0 });
+        self.lock().rings.push(Ring::new(mapping));
         Ok(())
     }
 
     /// Adds to `round` what the rings hold, and what was reaped. The pages are not protected yet.
     pub(crate) fn collect(&self, round: &mut PageSet) -> Result<(), KvmError> {
         let mut shared = self.lock();
-        self.harvest(&mut shared)?;
-        if let Some(fault) = shared.fault.take() {
-            return Err(fault.into());
-        }
+        let harvested = self.harvest(&mut shared);
+        // Of a fault that a reaper has found the consumer hears now, and once.
+        let found = shared.fault.take();
+        harvested?;
+        found.map_or(Ok(()), Err)?;
         round.merge(&shared.reaped);
         shared.reaped.clear();
         Ok(())
@@ -153,6 +166,7 @@ impl Rings {
             return Ok(());
         }
         shared.marked = 0;
+        shared.rings.iter_mut().for_each(|ring| ring.place = Place::Lost);
         Err(shared.fault.insert(RingFault::Miscounted { harvested, taken_back }).to_owned().into())
     }
 
@@ -163,28 +177,50 @@ impl Rings {
 }
 
 impl Ring {
+    fn new(mapping: Mapping) -> Self {
+        Self { mapping, next: 0, place: Place::Kept }
+    }
+
     /// Hands every dirty entry to `found`, in order, and marks it. Says how many: at most as many as
     /// the ring has, whatever is written there meanwhile.
     fn harvest(&mut self, mut found: impl FnMut(u32, u64)) -> u64 {
+        if self.place == Place::Lost {
+            self.seek();
+        }
         let entries = self.mapping.entries();
         let mut taken = 0;
         for _ in 0..entries.len() {
-            let Some((slot, offset)) = take(&entries[self.next % entries.len()]) else { break };
+            let Some((slot, offset)) = take(&entries[self.next]) else { break };
             found(slot, offset);
-            self.next = self.next.wrapping_add(1);
+            self.next = (self.next + 1) % entries.len();
             taken += 1;
         }
         taken
     }
+
+    /// Goes on to the next dirty entry, wherever it is.
+    fn seek(&mut self) {
+        let entries = self.mapping.entries();
+        let dirty = |ahead: &usize| is_dirty(&entries[(self.next + ahead) % entries.len()]);
+        let ahead = (0..entries.len()).find(dirty).unwrap_or(0);
+        self.next = (self.next + ahead) % entries.len();
+    }
+}
+
+fn is_dirty(entry: &Entry) -> bool {
+    entry.flags.load(Ordering::Acquire) & DIRTY != 0
 }
 
 /// Copies a dirty entry and marks it: what comes after is not read before its flag was seen, and the
 /// kernel does not see the mark before it was read.
 fn take(entry: &Entry) -> Option<(u32, u64)> {
-    if entry.flags.load(Ordering::Acquire) & DIRTY == 0 {
+    if !is_dirty(entry) {
         return None;
     }
     let named = (entry.slot.load(Ordering::Relaxed), entry.offset.load(Ordering::Relaxed));
     entry.flags.store(HARVESTED, Ordering::Release);
     Some(named)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 use kvm_bindings::{KVM_DIRTY_LOG_PAGE_OFFSET, kvm_dirty_gfn};
 use kvm_ioctls::VcpuFd;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use vellum_memory::PAGE_SIZE;
 
 /// An entry, as the kernel lays it out. The kernel, and whoever else has the vCPU's descriptor, writes
@@ -32,19 +32,21 @@ pub(super) struct Mapping {
 impl Mapping {
     /// Maps the ring of `vcpu`, which has `entries` entries.
     pub(super) fn of(vcpu: &VcpuFd, entries: u32) -> io::Result<Self> {
+        Self::new(entries, libc::MAP_SHARED, vcpu.as_raw_fd(), offset())
+    }
+
+    /// Entries that no kernel writes.
+    #[cfg(test)]
+    pub(super) fn anonymous(entries: u32) -> io::Result<Self> {
+        Self::new(entries, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0)
+    }
+
+    fn new(entries: u32, flags: i32, file: RawFd, offset: libc::off_t) -> io::Result<Self> {
         let entries = entries as usize;
-        // SAFETY: M: a new mapping, at a place that the kernel chooses, replaces none. If the ring had
+        let (bytes, access) = (entries * size_of::<Entry>(), libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: M: a new mapping, at a place that the kernel chooses, replaces none. If a ring had
         // fewer entries the kernel would refuse it.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                entries * size_of::<Entry>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                vcpu.as_raw_fd(),
-                offset(),
-            )
-        };
+        let base = unsafe { libc::mmap(ptr::null_mut(), bytes, access, flags, file, offset) };
         match NonNull::new(base) {
             Some(base) if base.as_ptr() != libc::MAP_FAILED => {
                 Ok(Self { base: base.cast(), entries })

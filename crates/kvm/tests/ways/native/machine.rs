@@ -1,0 +1,119 @@
+//! A VM with two memslots.
+
+use super::program::{self, Walk};
+use super::vcpu::Vcpu;
+use core::fmt;
+use kvm_ioctls::{Kvm, VmFd};
+use vellum_kvm::{KvmLog, Memslot, PrepareError, RingSize, SlotAccess, Way, open, prepare};
+use vellum_memory::{AddressSpace, Gfn, GfnRange, PAGE_SIZE, SlotId};
+use vm_memory::MmapRegion;
+
+/// The region that has the guest's tables and its code.
+pub(crate) const SYSTEM: usize = 0;
+/// The region that it walks over.
+pub(crate) const DATA: usize = 1;
+
+const SYSTEM_PAGES: u64 = 16;
+const DATA_FIRST: u64 = 0x1000;
+
+/// Why this machine cannot run it.
+#[derive(Debug)]
+pub(crate) struct Unavailable(String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A VM, its memory, its vCPUs and its log.
+pub(crate) struct Machine {
+    pub(crate) vcpus: Vec<Vcpu>,
+    pub(crate) log: KvmLog,
+    pub(crate) vm: VmFd,
+    pub(crate) slots: Vec<Memslot>,
+    /// Region by region. It outlives the VM: fields are dropped in their order.
+    pub(crate) memory: Vec<MmapRegion>,
+}
+
+impl Machine {
+    /// A guest whose vCPUs take the `walks` over `pages` pages.
+    pub(crate) fn new(
+        way: Way,
+        ring: RingSize,
+        pages: u64,
+        walks: &[Walk],
+    ) -> Result<Self, Unavailable> {
+        let kvm = open().map_err(|error| Unavailable(error.to_string()))?;
+        let vm = kvm.create_vm().expect("KVM makes a VM");
+        let prepared = match prepare(&vm, way, ring) {
+            Err(PrepareError::Missing(missing)) => return Err(Unavailable(missing.to_string())),
+            other => other.expect("the way is prepared"),
+        };
+        let memory = vec![region(SYSTEM_PAGES), region(pages)];
+        program::write(&memory[SYSTEM]);
+        let slots = vec![slot(0, 0, &memory[SYSTEM]), slot(1, DATA_FIRST, &memory[DATA])];
+        slots.iter().for_each(|slot| set(&vm, slot));
+        #[allow(unsafe_code)]
+        // SAFETY: S: these slots have just been made, and their memory is dropped after the log.
+        let mut log = unsafe { prepared.log(slots.clone()) }.expect("two regions apart");
+        let vcpus = walks.iter().zip(0..).map(|(walk, id)| vcpu(&kvm, &vm, id, walk, &mut log));
+        let vcpus = vcpus.collect();
+        Ok(Self { vcpus, log, vm, slots, memory })
+    }
+
+    /// A walk over the pages `first..first + pages` of the data region.
+    pub(crate) fn walk(seed: u64, first: u64, pages: u64, stores: u64) -> Walk {
+        Walk { state: seed, base: (DATA_FIRST + first) * PAGE_SIZE, pages, stores }
+    }
+
+    /// Makes the slot again, or takes it away.
+    pub(crate) fn set_slot(&self, index: usize, presence: Presence) {
+        let mut region = self.slots[index].as_kvm();
+        match presence {
+            Presence::Gone => region.memory_size = 0,
+            Presence::Logged => region.flags |= kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES,
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: S: the memory behind it is there as long as the VM.
+        unsafe { self.vm.set_user_memory_region(region) }.expect("KVM changes a slot");
+    }
+}
+
+/// Whether a memslot is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Presence {
+    /// It is, with its log on.
+    Logged,
+    /// It is not.
+    Gone,
+}
+
+fn region(pages: u64) -> MmapRegion {
+    let bytes = usize::try_from(pages * PAGE_SIZE).expect("a size");
+    MmapRegion::new(bytes).expect("memory for the guest")
+}
+
+fn slot(id: u16, first: u64, memory: &MmapRegion) -> Memslot {
+    let range = GfnRange::new(Gfn::new(first), memory.size() as u64 / PAGE_SIZE).expect("a range");
+    let (space, access) = (AddressSpace(0), SlotAccess::ReadWrite);
+    Memslot::new(SlotId(id), space, range, memory.as_ptr(), access).expect("a slot")
+}
+
+fn set(vm: &VmFd, slot: &Memslot) {
+    #[allow(unsafe_code)]
+    // SAFETY: S: the memory behind it is there as long as the VM.
+    unsafe { vm.set_user_memory_region(slot.as_kvm()) }.expect("KVM makes a slot");
+}
+
+fn vcpu(kvm: &Kvm, vm: &VmFd, id: u64, walk: &Walk, log: &mut KvmLog) -> Vcpu {
+    let fd = vm.create_vcpu(id).expect("KVM makes a vCPU");
+    let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
+    fd.set_cpuid2(&cpuid.expect("what is supported")).expect("KVM takes it");
+    let mut sregs = fd.get_sregs().expect("registers");
+    program::level_3(&mut sregs);
+    fd.set_sregs(&sregs).expect("KVM takes level 3");
+    fd.set_regs(&walk.registers()).expect("KVM takes registers");
+    log.add_vcpu(&fd).expect("its ring is mapped");
+    Vcpu::new(fd, log.reaper())
+}
