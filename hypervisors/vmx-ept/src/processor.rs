@@ -39,8 +39,9 @@ impl Vmx {
         Some(exit::decode(&self.vmcs, self.registers.loaded()))
     }
 
-    /// The next one is to be heard here, and in the guest: Bochs has its state say that it blocks them
-    /// since, which it is not to know of (Intel SDM vol. 3C, 28.3.4).
+    /// The next one is to be heard here, and in the guest: its state, as Bochs saves it, says that it
+    /// blocks them since, where the manual has them blocked after the exit only (Intel SDM vol. 3C,
+    /// 28.1).
     fn forget_kick(&mut self) {
         take_nmi();
         self.vmcs.set(Field::GuestInterruptibility, 0);
