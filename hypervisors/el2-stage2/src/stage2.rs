@@ -4,8 +4,8 @@
 use core::arch::asm;
 use core::sync::atomic::AtomicU64;
 use runtime::aarch64::registers::{
-    hpfar_el2, id_aa64mmfr0_el1, id_aa64mmfr1_el1, par_el1, set_par_el1, set_vtcr_el2,
-    set_vttbr_el2,
+    hpfar_el2, id_aa64mmfr0_el1, id_aa64mmfr1_el1, par_el1, set_par_el1, set_tpidr_el2,
+    set_vtcr_el2, set_vttbr_el2,
 };
 use vellum_pte::{Gpa, Level, PAGE_SHIFT, Pfn, Root};
 
@@ -66,11 +66,15 @@ pub(crate) unsafe fn walk(root: Pfn, shape: Root, flags: Flags) {
 }
 
 /// Has this CPU's walks end at once: tables that it knew may go, and its invalidations name the VM.
-/// Silicon walks ahead of a guest that nobody enters.
+/// Silicon walks ahead of a guest that nobody enters. Whoever enters next loads everything: so this is
+/// how a CPU begins, too, whose registers say nothing.
 pub(crate) fn walk_nowhere() {
     let root = Pfn::of_address(NOWHERE.0.as_ptr().addr() as u64);
-    // SAFETY: nothing is mapped there.
-    unsafe { walk(root, NOWHERE_SHAPE, Flags::NotSet) };
+    // SAFETY: nothing is mapped there, and no vCPU is at address 0.
+    unsafe {
+        walk(root, NOWHERE_SHAPE, Flags::NotSet);
+        set_tpidr_el2(0);
+    }
 }
 
 /// A root without entries.

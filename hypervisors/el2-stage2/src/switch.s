@@ -80,6 +80,7 @@ leave_guest:
     stp x2, x3, [x0, #248]
     ldr x1, [sp, #96]
     msr vbar_el2, x1
+    isb
     ldp x19, x20, [sp, #16]
     ldp x21, x22, [sp, #32]
     ldp x23, x24, [sp, #48]
