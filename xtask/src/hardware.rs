@@ -8,6 +8,8 @@ pub(crate) mod arm_toolchain;
 mod bochs;
 mod build;
 mod disk;
+#[cfg(test)]
+mod documented;
 mod emulator;
 mod expected;
 mod linux;
