@@ -77,7 +77,7 @@ impl Exit {
         if let Place::Other(_) = place {
             return Self::unknown();
         }
-        match syndrome >> 26 {
+        match syndrome >> 26 & 0x3f {
             class::WAIT if syndrome & FOR_AN_EVENT != 0 => Self::Yield,
             class::WAIT => Self::Wait,
             class::CALL => Self::Call,
@@ -115,7 +115,8 @@ impl Exit {
 
 /// Where a fault was, as the processor says.
 fn reported() -> Gpa {
-    let page = read!("hpfar_el2") >> 4 << 12;
+    const FRAME: u64 = 0x0fff_ffff_fff0;
+    let page = (read!("hpfar_el2") & FRAME) << 8;
     Gpa::new(page | read!("far_el2") & 0xfff)
 }
 

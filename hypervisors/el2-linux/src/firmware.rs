@@ -42,9 +42,9 @@ const NOT_SUPPORTED: u64 = u64::MAX;
 /// It was not.
 pub(crate) const INVALID_PARAMETERS: u64 = u64::MAX - 1;
 
-/// Answers the call in the guest's first registers.
+/// Answers the call in the guest's first registers. What is called is in the low half of its register.
 pub(crate) fn call([function, first, second, third]: [u64; 4]) -> Answer {
-    match function {
+    match function & u64::from(u32::MAX) {
         VERSION => Answer::Returns(VERSION_1_0),
         MIGRATE_INFO_TYPE => Answer::Returns(NO_TRUSTED_SYSTEM),
         FEATURES if is_known(first) => Answer::Returns(SUCCESS),
@@ -56,5 +56,6 @@ pub(crate) fn call([function, first, second, third]: [u64; 4]) -> Answer {
 }
 
 fn is_known(function: u64) -> bool {
+    let function = function & u64::from(u32::MAX);
     [VERSION, MIGRATE_INFO_TYPE, SYSTEM_OFF, SYSTEM_RESET, FEATURES, CPU_ON].contains(&function)
 }
