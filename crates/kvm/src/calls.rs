@@ -1,6 +1,8 @@
 //! The calls of the kernel's that `kvm-ioctls` lacks, one function each.
 #![allow(unsafe_code)]
 
+use core::mem::MaybeUninit;
+use core::ptr;
 use kvm_bindings::{
     KVMIO, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_dirty_log,
     kvm_dirty_log__bindgen_ty_1, kvm_enable_cap, kvm_userspace_memory_region,
@@ -109,6 +111,42 @@ impl Vm {
 
 fn done(answer: i32) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Does `work` with no signal for this thread but those that cannot be kept away; they come after it.
+pub(crate) fn undisturbed<T>(work: impl FnOnce() -> T) -> io::Result<T> {
+    let before = Signals::keep_away()?;
+    let done = work();
+    drop(before);
+    Ok(done)
+}
+
+/// The signals that this thread kept away before.
+struct Signals(libc::sigset_t);
+
+impl Signals {
+    fn keep_away() -> io::Result<Self> {
+        let mut all = MaybeUninit::uninit();
+        // SAFETY: K: it writes a whole `sigset_t`.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: K: it reads a set that was just filled, and writes a whole one.
+        let kept =
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        match kept {
+            // SAFETY: it was written, since the call did not fail.
+            0 => Ok(Self(unsafe { before.assume_init() })),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: K: it reads a whole set, and is asked to write none. With these arguments it does
+        // not fail.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
 }
 
 /// Calls again what a signal has interrupted, or what the kernel had no time for just now.

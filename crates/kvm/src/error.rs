@@ -75,6 +75,10 @@ pub enum RingFault {
         /// The page, as it stands there.
         offset: u64,
     },
+    /// The kernel was interrupted while it took entries back, and has left some of their pages
+    /// unprotected.
+    #[error("a reset was interrupted, which leaves pages unprotected")]
+    Interrupted,
     /// The kernel took back another number of entries than were harvested.
     #[error("{harvested} entries were harvested, and the kernel took back {taken_back}")]
     Miscounted {

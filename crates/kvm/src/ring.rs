@@ -2,7 +2,7 @@
 
 mod mapping;
 
-use crate::calls::{PATIENCE, Vm, again};
+use crate::calls::{PATIENCE, Vm, again, undisturbed};
 use crate::error::{Call, KvmError, RingFault};
 use crate::slot::Memslot;
 use core::sync::atomic::Ordering;
@@ -71,6 +71,14 @@ impl Reaper {
     }
 }
 
+impl Shared {
+    /// Remembers a fault for who collects next.
+    fn failed(&mut self, fault: RingFault) -> KvmError {
+        self.fault = Some(fault);
+        fault.into()
+    }
+}
+
 impl Rings {
     pub(crate) fn new(vm: Arc<Vm>, slots: &[Memslot], layout: &Layout) -> Self {
         let slots = slots.iter().map(|slot| (slot.number(), slot.region().range.pages())).collect();
@@ -129,7 +137,7 @@ impl Rings {
     /// Reads all rings to their ends. An entry that leads astray does not keep the rest from being
     /// read: it would stay in the way.
     fn harvest(&self, shared: &mut Shared) -> Result<(), KvmError> {
-        let Shared { rings, reaped, marked, fault } = shared;
+        let Shared { rings, reaped, marked, .. } = shared;
         let mut astray = None;
         for ring in rings {
             *marked += ring.harvest(|slot, offset| match self.find(slot, offset) {
@@ -139,7 +147,7 @@ impl Rings {
         }
         match astray {
             None => Ok(()),
-            Some(found) => Err(fault.insert(found).to_owned().into()),
+            Some(found) => Err(shared.failed(found)),
         }
     }
 
@@ -149,25 +157,32 @@ impl Rings {
         self.slots.iter().position(named)
     }
 
-    /// Has the kernel take back what is marked. A signal ends its call early, so it is called until
-    /// it has taken all.
+    /// Has the kernel take back what is marked, and protect it.
+    ///
+    /// New kernels (6.18 for one) stop at a signal, and then have taken back entries without having
+    /// protected their pages. So signals are kept away, and if one came all the same (not all can be),
+    /// the rings have failed.
     fn reset(&self, shared: &mut Shared) -> Result<(), KvmError> {
         let harvested = shared.marked;
-        let mut taken_back = 0;
-        let mut idle = 0;
+        let (mut taken_back, mut calls, mut idle) = (0, 0, 0);
         while taken_back < harvested && idle < PATIENCE {
-            let taken = again(|| self.vm.reset_dirty_rings())
-                .map_err(|source| KvmError::Vm { call: Call::ResetDirtyRings, source })?;
-            taken_back += u64::from(taken);
+            let taken = self.reset_once()?;
+            taken_back += taken;
+            calls += 1;
             shared.marked = harvested.saturating_sub(taken_back);
             idle = if taken == 0 { idle + 1 } else { 0 };
         }
-        if taken_back == harvested {
-            return Ok(());
+        if taken_back != harvested {
+            shared.marked = 0;
+            shared.rings.iter_mut().for_each(|ring| ring.place = Place::Lost);
+            return Err(shared.failed(RingFault::Miscounted { harvested, taken_back }));
         }
-        shared.marked = 0;
-        shared.rings.iter_mut().for_each(|ring| ring.place = Place::Lost);
-        Err(shared.fault.insert(RingFault::Miscounted { harvested, taken_back }).to_owned().into())
+        if calls > 1 { Err(shared.failed(RingFault::Interrupted)) } else { Ok(()) }
+    }
+
+    fn reset_once(&self) -> Result<u64, KvmError> {
+        let taken = undisturbed(|| again(|| self.vm.reset_dirty_rings())).flatten();
+        taken.map(u64::from).map_err(|source| KvmError::Vm { call: Call::ResetDirtyRings, source })
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

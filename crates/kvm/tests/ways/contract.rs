@@ -45,7 +45,7 @@ fn a_round_has_each_page_that_changed_and_no_other() {
     each_way(&together(700), |mut machine| {
         let mut round = begin(&mut machine);
         let mut copy = Copy::of(&machine.memory);
-        for _ in 0..40 {
+        for _ in 0..20 {
             run(&mut machine);
             let changed = copy.changed(DATA, &machine.memory);
             take(&mut machine.log, &mut round).expect("a round");

@@ -16,7 +16,7 @@ use native::{Machine, Walk};
 use vellum_kvm::{RingSize, Way};
 
 /// Pages of the data region: no multiple of 64, and more than a small ring holds.
-const PAGES: u64 = 4099;
+const PAGES: u64 = 2051;
 
 /// The smallest ring.
 fn small() -> RingSize {

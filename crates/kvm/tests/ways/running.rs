@@ -6,7 +6,7 @@ use crate::{PAGES, apart, each_way, has_rings, together};
 use vellum_memory::{DirtySource, PageSet};
 
 /// At least so many rounds,
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 50;
 /// and at least so many pages in them: that the guest ran is not a matter of time.
 const MANY: u64 = 10 * PAGES;
 

@@ -20,6 +20,18 @@ const DATA_FIRST: u64 = 0x1000;
 #[derive(Debug)]
 pub(crate) struct Unavailable(String);
 
+impl Unavailable {
+    pub(crate) fn new(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Unavailable {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -44,10 +56,10 @@ impl Machine {
         pages: u64,
         walks: &[Walk],
     ) -> Result<Self, Unavailable> {
-        let kvm = open().map_err(|error| Unavailable(error.to_string()))?;
+        let kvm = open()?;
         let vm = kvm.create_vm().expect("KVM makes a VM");
         let prepared = match prepare(&vm, way, ring) {
-            Err(PrepareError::Missing(missing)) => return Err(Unavailable(missing.to_string())),
+            Err(PrepareError::Missing(missing)) => return Err(missing.into()),
             other => other.expect("the way is prepared"),
         };
         let memory = vec![region(SYSTEM_PAGES), region(pages)];
