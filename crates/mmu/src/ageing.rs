@@ -62,7 +62,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     fn how_to_age(&self) -> HowToAge {
-        match (self.accessed, F::CLEAR_ACCESSED) {
+        match (self.config.accessed, F::CLEAR_ACCESSED) {
             (AccessedBits::NotSet, ClearAccessed::Passes) => HowToAge::Unmap,
             _ => HowToAge::ClearAccessed,
         }

@@ -97,7 +97,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// Brings a slot's log up to what hardware knows. On return a store sets D again. Before every
     /// read of the log.
     pub(crate) fn collect(&self, id: SlotId) {
-        match self.dirty_bits {
+        match self.config.dirty_bits {
             DirtyBits::Unused => {}
             DirtyBits::Logged => self.drain_logs(),
             DirtyBits::Scanned => self.scan(id),
@@ -106,7 +106,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
 
     /// Logs what hardware has logged by itself.
     pub(crate) fn drain_logs(&self) {
-        if self.dirty_bits == DirtyBits::Logged {
+        if self.config.dirty_bits == DirtyBits::Logged {
             self.embedder.drain_logs(&mut |space, address| {
                 self.mark_dirty(space, Gpa::new(address).gfn());
             });
@@ -115,7 +115,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
 
     /// What a leaf that has gone knew of its page is in the log from now on.
     pub(crate) fn credit(&self, state: &State<F>, space: AddressSpace, gfn: Gfn) {
-        let counts = self.dirty_bits == DirtyBits::Scanned && !self.breaks.has(Break::DropCredit);
+        let counts =
+            self.config.dirty_bits == DirtyBits::Scanned && !self.breaks.has(Break::DropCredit);
         if let Some(slot) = state.slots.find(space, gfn).filter(|_| counts) {
             slot.mark(gfn);
         }

@@ -159,7 +159,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// What D bits say of stores before a log begins is not in it. **Only while there is none**: then
     /// they are the log's, whoever has begun it.
     pub(crate) fn forget_dirty_bits(&self, id: SlotId) -> Result<(), NoSlot> {
-        if self.dirty_bits != DirtyBits::Scanned {
+        if self.config.dirty_bits != DirtyBits::Scanned {
             return Ok(());
         }
         let mut debt = self.debts.raise(self.context());
@@ -241,7 +241,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
                     slot.prepare(table.base_of(span.start));
                     slot.prepare(table.base_of(span.end - 1));
                     slot.touch::<F>(table.base_of(span.start));
-                    if self.dirty_bits == DirtyBits::Scanned && slot.log.is_some() {
+                    if self.config.dirty_bits == DirtyBits::Scanned && slot.log.is_some() {
                         return;
                     }
                 }

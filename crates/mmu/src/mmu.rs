@@ -142,11 +142,7 @@ pub struct Mmu<F: Format, E: Embedder> {
     /// What is counted outside of faults.
     pub(crate) tally: Tally,
     pub(crate) breaks: Breaks,
-    pub(crate) accessed: AccessedBits,
-    pub(crate) sub_page_hardware: SubPageHardware,
-    pub(crate) memory: GuestMemory,
-    ring: Option<RingSize>,
-    pub(crate) dirty_bits: DirtyBits,
+    pub(crate) config: Config,
     /// Whether pages may be tracked: 0 or 1.
     pub(crate) tracking: AtomicU32,
     pub(crate) listeners: Listeners<F, E>,
@@ -180,11 +176,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
             embedder,
             tally: Tally::shared(),
             breaks,
-            accessed: config.accessed,
-            sub_page_hardware: config.sub_pages,
-            memory: config.memory,
-            ring: config.ring,
-            dirty_bits: config.dirty_bits,
+            config,
             tracking: AtomicU32::new(0),
             listeners: Listeners::new(),
         })
@@ -193,6 +185,12 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// The embedder that it was made with.
     pub const fn embedder(&self) -> &E {
         &self.embedder
+    }
+
+    /// What it was made for: whoever sets a processor up for it switches on what this says, A and D bits
+    /// (EPTP bit 6, VTCR_EL2.{HA,HD}), the page-modification log, tables of sub-page permissions.
+    pub const fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The frame of an address space's root table, for EPTP (Intel SDM vol. 3C, 25.6.11), nCR3 (AMD
@@ -216,7 +214,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
         let seat = self.read_side.take_seat()?;
         // From here on the handle gives the seat back.
         let vcpu = Vcpu::new(self, seat);
-        self.ring.map_or(Ok(()), |size| seat.make_ring(size, self.breaks))?;
+        self.config.ring.map_or(Ok(()), |size| seat.make_ring(size, self.breaks))?;
         Ok(vcpu)
     }
 
@@ -237,7 +235,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     pub(crate) fn new_log(&self, pages: u64, initial: Initial) -> Result<Box<Log>, OutOfMemory> {
         // What hardware has logged so far is in no log that begins now.
         self.drain_logs();
-        let touched = match self.dirty_bits {
+        let touched = match self.config.dirty_bits {
             DirtyBits::Scanned => Some(Touched::new::<F>(pages, initial, self.breaks)?),
             DirtyBits::Unused | DirtyBits::Logged => None,
         };
@@ -251,8 +249,8 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     }
 
     pub(crate) const fn context(&self) -> Context<'_, E> {
-        let Self { embedder, tally, debts, dirty_bits, breaks, .. } = self;
-        Context { embedder, tally, debts, dirty_bits: *dirty_bits, breaks: *breaks }
+        let Self { embedder, tally, debts, config, breaks, .. } = self;
+        Context { embedder, tally, debts, dirty_bits: config.dirty_bits, breaks: *breaks }
     }
 }
 

@@ -120,7 +120,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// What hardware knows of a slot that moves goes with its log: leaf by leaf, since a walk that is
     /// under way may still set D in a table that was unlinked.
     fn keep_dirty_bits(&self, state: &State<F>, spec: &SlotSpec, debt: &mut Debt<'_, E>) {
-        if self.dirty_bits == DirtyBits::Scanned {
+        if self.config.dirty_bits == DirtyBits::Scanned {
             let mut credit = |gfn| self.credit(state, spec.space, gfn);
             for root in state.roots.over(spec.space, spec.range) {
                 root.unmap(spec.range, self.context(), debt, &mut credit);
@@ -131,7 +131,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// What hardware has logged by itself names the place that a slot moves away from. So it is handed
     /// over before the move, and until then nothing is mapped there that more could be logged of.
     fn keep_still(&self, spec: &SlotSpec, place: GfnRange) -> Option<Invalidation<'_, F, E>> {
-        if self.dirty_bits != DirtyBits::Logged || place == spec.range {
+        if self.config.dirty_bits != DirtyBits::Logged || place == spec.range {
             return None;
         }
         let still = self.invalidate(spec.space, place);

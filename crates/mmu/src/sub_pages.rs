@@ -142,7 +142,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`ActivateError`]; nothing has changed, and the call may be repeated.
     pub fn activate_sub_pages(&self) -> Result<SubPageForm, ActivateError> {
-        if self.memory == GuestMemory::Confidential {
+        if self.config.memory == GuestMemory::Confidential {
             return Err(ActivateError::Confidential);
         }
         let form = self.sub_page_form();
@@ -159,7 +159,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
 
     /// How maps are enforced in this VM, active or not.
     pub const fn sub_page_form(&self) -> SubPageForm {
-        match (self.sub_page_hardware, F::SUB_PAGES) {
+        match (self.config.sub_pages, F::SUB_PAGES) {
             (SubPageHardware::Present, vellum_pte::SubPageTables::Present) => SubPageForm::ByTables,
             _ => SubPageForm::ByEmulation,
         }

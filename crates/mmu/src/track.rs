@@ -88,7 +88,7 @@ impl<F: Format, E: Embedder> Mmu<F, E> {
     /// # Errors
     /// [`EnableTrackingError`].
     pub fn enable_tracking(&self) -> Result<(), EnableTrackingError> {
-        if self.memory == crate::mmu::GuestMemory::Confidential {
+        if self.config.memory == crate::mmu::GuestMemory::Confidential {
             return Err(EnableTrackingError::Confidential);
         }
         if self.read_side.is_excluded_by(self.embedder.caller()) {

@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use vellum_mmu::{DirtyBits, HugeLeaves, Initial, LogMode, Outcome, Protect};
+use vellum_mmu::{HugeLeaves, Initial, LogMode, Outcome, Protect};
 use vellum_mmu::{SubPageRange, TrackMode};
 use vellum_pte::SubPageMap;
 use vm::{Processor, Ran, SPACE};
@@ -91,7 +91,7 @@ fn not_over_forbidden<P: Processor>(lab: &Lab<P>) -> String {
     let vm = lab.huge(LogMode::Off);
     let mut guest = vm.guest();
     vm.mmu.activate_sub_pages().expect("memory for sub-page tables");
-    guest.load_sub_pages(DirtyBits::Unused);
+    guest.load_sub_pages();
     vm.mmu.enable_tracking().expect("memory for counts");
     let restrict = |index: u64| {
         let range = SubPageRange::new(SPACE, page(index).gfn());

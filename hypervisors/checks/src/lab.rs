@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use vellum_memory::{Layout, PageSet, Region};
-use vellum_mmu::{AccessedBits, Config, DirtyBits, LogMode, MemoryId, Mmu, Protect, SlotSpec};
+use vellum_mmu::{AccessedBits, Config, LogMode, MemoryId, Mmu, Protect, SlotSpec};
 use vellum_pte::{Gfn, GfnRange, Gpa, Level, PAGE_SIZE, SlotId};
 use vm::{Guest, GuestMemory, Host, PROGRAM_BYTES, Processor, Ran, SPACE};
 
@@ -68,24 +68,22 @@ impl<P: Processor> Lab<P> {
 pub struct Vm<P: Processor> {
     /// The library's side.
     pub mmu: Mmu<P::Format, Host<P>>,
-    dirty_bits: DirtyBits,
 }
 
 impl<P: Processor> Vm<P> {
     /// A VM on `host` whose data is logged as `log` says.
     #[must_use]
     pub fn new(host: Host<P>, config: Config, log: LogMode) -> Self {
-        let dirty_bits = config.dirty_bits;
         let mmu = Mmu::new(host, config).expect("memory for a VM");
         mmu.create_slot(program()).expect("the first slot");
         mmu.create_slot(SlotSpec { log, ..data() }).expect("the second slot");
-        Self { mmu, dirty_bits }
+        Self { mmu }
     }
 
     /// A vCPU of it.
     #[must_use]
     pub fn guest(&self) -> Guest<'_, P> {
-        Guest::new(&self.mmu, self.dirty_bits).expect("memory for a vCPU")
+        Guest::new(&self.mmu).expect("memory for a vCPU")
     }
 
     /// The data's dirty pages since the last time, by number.

@@ -37,11 +37,11 @@ const PAGES: u64 = 48;
 const TABLES: u64 = 4;
 
 fn in_small_leaves<P: Processor>(lab: &Lab<P>) -> String {
-    walk(&lab.logged(), DirtyBits::Unused, 0x243f_6a88_85a3_08d3)
+    walk(&lab.logged(), 0x243f_6a88_85a3_08d3)
 }
 
 fn in_huge_leaves<P: Processor>(lab: &Lab<P>) -> String {
-    walk(&lab.huge(LogMode::On), DirtyBits::Unused, 0x1319_8a2e_0370_7344)
+    walk(&lab.huge(LogMode::On), 0x1319_8a2e_0370_7344)
 }
 
 fn by_dirty_bits<P: Processor>(lab: &Lab<P>) -> String {
@@ -55,7 +55,7 @@ fn by_the_page_log<P: Processor>(lab: &Lab<P>) -> String {
 fn by_hardware<P: Processor>(lab: &Lab<P>, dirty_bits: DirtyBits, seed: u64) -> String {
     let config = Config { dirty_bits, ..lab.config() };
     let vm = Vm::new(lab.host().with_leaves(Level::L2), config, LogMode::On);
-    walk(&vm, dirty_bits, seed)
+    walk(&vm, seed)
 }
 
 /// Marsaglia's xorshift: the same numbers on each run.
@@ -86,11 +86,11 @@ struct Walk<'m, P: Processor> {
     model: Model,
 }
 
-fn walk<P: Processor>(vm: &Vm<P>, dirty_bits: DirtyBits, seed: u64) -> String {
+fn walk<P: Processor>(vm: &Vm<P>, seed: u64) -> String {
     vm.mmu.enable_tracking().expect("memory for counts");
     vm.mmu.activate_sub_pages().expect("memory for sub-page tables");
     let mut guest = vm.guest();
-    guest.load_sub_pages(dirty_bits);
+    guest.load_sub_pages();
     let mut walk = Walk { vm, guest, dice: Dice(seed), model: Model::new() };
     for step in 1..=STEPS {
         walk.step(step);

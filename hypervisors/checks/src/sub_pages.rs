@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use vellum_mmu::{DirtyBits, Outcome, Protect, SubPageForm, SubPageRange};
+use vellum_mmu::{Outcome, Protect, SubPageForm, SubPageRange};
 use vellum_pte::{Gpa, SubPageMap};
 use vm::{Guest, Processor, Ran, SPACE};
 
@@ -34,7 +34,7 @@ fn denied(index: u64) -> Gpa {
 fn activate<'m, P: Processor>(vm: &'m Vm<P>) -> (Guest<'m, P>, SubPageForm) {
     let mut guest = vm.guest();
     let form = vm.mmu.activate_sub_pages().expect("memory for sub-page tables");
-    guest.load_sub_pages(DirtyBits::Unused);
+    guest.load_sub_pages();
     (guest, form)
 }
 

@@ -3,7 +3,7 @@
 use crate::SPACE;
 use crate::host::Host;
 use crate::processor::{Exit, Op, Processor, Tables, Work};
-use vellum_mmu::{DirtyBits, Mmu, Origin, OutOfMemory, Outcome, Vcpu, WriteError};
+use vellum_mmu::{AccessedBits, DirtyBits, Mmu, Origin, OutOfMemory, Outcome, Vcpu, WriteError};
 use vellum_pte::{Gpa, PAGE_SIZE};
 
 /// A vCPU of a VM, and the processor that runs it.
@@ -46,16 +46,12 @@ pub enum Ran {
 }
 
 impl<'m, P: Processor> Guest<'m, P> {
-    /// A vCPU of `mmu`. Hardware sets A and D bits where it can, and logs pages where `dirty_bits`, the
-    /// VM's setting, says so.
+    /// A vCPU of `mmu`, on a processor that does what the VM was made for.
     ///
     /// # Errors
     /// [`OutOfMemory`].
-    pub fn new(
-        mmu: &'m Mmu<P::Format, Host<P>>,
-        dirty_bits: DirtyBits,
-    ) -> Result<Self, OutOfMemory> {
-        let processor = P::new(tables(mmu, dirty_bits));
+    pub fn new(mmu: &'m Mmu<P::Format, Host<P>>) -> Result<Self, OutOfMemory> {
+        let processor = P::new(tables(mmu));
         let number = mmu.embedder().next_vcpu();
         Ok(Self { mmu, vcpu: mmu.vcpu()?, processor, number, exits: Exits::default() })
     }
@@ -99,8 +95,8 @@ impl<'m, P: Processor> Guest<'m, P> {
     }
 
     /// Tells the processor of the sub-page tables, which became active.
-    pub fn load_sub_pages(&mut self, dirty_bits: DirtyBits) {
-        self.processor.load(tables(self.mmu, dirty_bits));
+    pub fn load_sub_pages(&mut self) {
+        self.processor.load(tables(self.mmu));
     }
 
     /// The processor, for what only it can show.
@@ -159,13 +155,13 @@ impl<P: Processor> Drop for Guest<'_, P> {
     }
 }
 
-fn tables<P: Processor>(mmu: &Mmu<P::Format, Host<P>>, dirty_bits: DirtyBits) -> Tables {
-    let features = P::features();
+fn tables<P: Processor>(mmu: &Mmu<P::Format, Host<P>>) -> Tables {
+    let config = mmu.config();
     Tables {
         root: mmu.root(SPACE).expect("every VM has its first space"),
         shape: mmu.root_shape(),
         sub_pages: mmu.sub_page_root(SPACE),
-        accessed_dirty: features.accessed_dirty,
-        page_log: dirty_bits == DirtyBits::Logged,
+        accessed_dirty: config.accessed == AccessedBits::Set,
+        page_log: config.dirty_bits == DirtyBits::Logged,
     }
 }

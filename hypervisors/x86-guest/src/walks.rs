@@ -93,7 +93,7 @@ fn of_a_restricted_page<P: OwnTables>(lab: &Lab<P>) -> String {
     let mut guest = guest_with_logged_tables(&vm);
     done(guest.store(page(5), 1));
     vm.mmu.activate_sub_pages().expect("memory for sub-pages");
-    guest.load_sub_pages(DirtyBits::Unused);
+    guest.load_sub_pages();
     let range = SubPageRange::new(SPACE, page(TABLES).gfn());
     let first_denied = SubPageMap::new(!1);
     assert_eq!(vm.mmu.set_sub_pages(range, &[first_denied]), Ok(1));

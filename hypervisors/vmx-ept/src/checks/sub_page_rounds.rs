@@ -38,7 +38,7 @@ struct Scene<'m> {
 /// single pages protected, with write-protect-all, or with both.
 fn rounds(lab: &Lab<Vmx>, dirty_bits: DirtyBits) -> String {
     let vm = vm(lab, dirty_bits);
-    let guest = activate(&vm, dirty_bits);
+    let guest = activate(&vm);
     let mut scene = Scene {
         vm: &vm,
         guest,

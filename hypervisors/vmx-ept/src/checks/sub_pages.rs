@@ -40,10 +40,10 @@ pub(super) fn vm(lab: &Lab<Vmx>, dirty_bits: DirtyBits) -> Vm<Vmx> {
 }
 
 /// Its guest, told of the tables.
-pub(super) fn activate(vm: &Vm<Vmx>, dirty_bits: DirtyBits) -> Guest<'_, Vmx> {
+pub(super) fn activate(vm: &Vm<Vmx>) -> Guest<'_, Vmx> {
     let mut guest = vm.guest();
     assert_eq!(vm.mmu.activate_sub_pages(), Ok(SubPageForm::ByTables));
-    guest.load_sub_pages(dirty_bits);
+    guest.load_sub_pages();
     guest
 }
 
@@ -70,7 +70,7 @@ pub(super) fn denied(ran: Ran, gpa: Gpa, map: SubPageMap) {
 /// is permitted, and what is denied is as it was.
 fn each_sub_page(lab: &Lab<Vmx>) -> String {
     let vm = vm(lab, DirtyBits::Unused);
-    let mut guest = activate(&vm, DirtyBits::Unused);
+    let mut guest = activate(&vm);
     let mut draw = Draw::new(1);
     let maps = [0, 1, 1 << 31, 0x5555_5555, !1, draw.bits(), draw.bits(), u32::MAX];
     let mut permitted = 0;
@@ -105,7 +105,7 @@ fn store_once(vm: &Vm<Vmx>, guest: &mut Guest<'_, Vmx>, gpa: Gpa, map: SubPageMa
 /// does not: nothing of it is written.
 fn across_two(lab: &Lab<Vmx>) -> String {
     let vm = vm(lab, DirtyBits::Unused);
-    let mut guest = activate(&vm, DirtyBits::Unused);
+    let mut guest = activate(&vm);
     let map = SubPageMap::new(!(1 << 4));
     restrict(&vm, 3, map);
     let over = |part: u64| at(3, part * SUB_PAGE_SIZE - 4);
@@ -120,7 +120,7 @@ fn across_two(lab: &Lab<Vmx>) -> String {
 /// write-protect-all, once more.
 fn miss_a_table(lab: &Lab<Vmx>) -> String {
     let vm = vm(lab, DirtyBits::Unused);
-    let mut guest = activate(&vm, DirtyBits::Unused);
+    let mut guest = activate(&vm);
     let map = SubPageMap::new(!2);
     let pages = [1, 2, 511, 512, 1023, 1024, 2047];
     for index in pages {
@@ -148,7 +148,7 @@ const RESERVED: u64 = 1 << 1;
 /// cannot go on. Made whole, the same store passes.
 fn misconfigured(lab: &Lab<Vmx>) -> String {
     let vm = vm(lab, DirtyBits::Unused);
-    let mut guest = activate(&vm, DirtyBits::Unused);
+    let mut guest = activate(&vm);
     restrict(&vm, 3, SubPageMap::new(1));
     done(guest.store(page(3), 1));
     let root = vm.mmu.sub_page_root(SPACE).expect("by tables");
@@ -167,7 +167,7 @@ fn misconfigured(lab: &Lab<Vmx>) -> String {
 /// permitted is denied, without another miss.
 fn opened_and_closed(lab: &Lab<Vmx>) -> String {
     let vm = vm(lab, DirtyBits::Unused);
-    let mut guest = activate(&vm, DirtyBits::Unused);
+    let mut guest = activate(&vm);
     let (first, second) = (SubPageMap::new(1 << 6), SubPageMap::new(1 << 7));
     let (sixth, seventh) = (at(3, 6 * SUB_PAGE_SIZE), at(3, 7 * SUB_PAGE_SIZE));
     restrict(&vm, 3, first);
@@ -190,7 +190,7 @@ fn opened_and_closed(lab: &Lab<Vmx>) -> String {
 fn vcpu_not_told(lab: &Lab<Vmx>) -> String {
     let vm = vm(lab, DirtyBits::Unused);
     let mut late = vm.guest();
-    let mut told = activate(&vm, DirtyBits::Unused);
+    let mut told = activate(&vm);
     let map = SubPageMap::new(!1);
     restrict(&vm, 3, map);
     for round in 1..4 {
@@ -202,7 +202,7 @@ fn vcpu_not_told(lab: &Lab<Vmx>) -> String {
         assert_eq!(vm.harvest(Protect::Pages), [3]);
     }
     assert_eq!((told.exits().emulated, late.exits().emulated), (0, 3));
-    late.load_sub_pages(DirtyBits::Unused);
+    late.load_sub_pages();
     done(late.store(at(3, 512), 9));
     assert_eq!(late.exits().emulated, 3);
     String::from("3 stores emulated, then none")
@@ -212,7 +212,7 @@ fn vcpu_not_told(lab: &Lab<Vmx>) -> String {
 /// of its pages before.
 fn slot_moved(lab: &Lab<Vmx>) -> String {
     let vm = vm(lab, DirtyBits::Unused);
-    let mut guest = activate(&vm, DirtyBits::Unused);
+    let mut guest = activate(&vm);
     let map = SubPageMap::new(!1);
     restrict(&vm, 3, map);
     done(guest.store(at(3, 128), 1));
