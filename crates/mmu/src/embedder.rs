@@ -17,6 +17,9 @@ use vellum_pte::{AddressSpace, Gfn, Gpa, Level, Pfn, SlotId};
 pub trait Embedder: Send + Sync {
     /// A zeroed frame for a table, or `None` when there is no more: the fault or call that wanted
     /// it reports out of memory, and the VM goes on.
+    ///
+    /// Its zeros are visible to every walker before this returns: on x86 they are, on Arm after a DSB
+    /// ISHST (Arm ARM D8.16).
     fn allocate_frame(&self) -> Option<Frame>;
 
     /// Zeroed frames for `tables` root tables side by side, a power of two and more than one only
@@ -47,7 +50,7 @@ pub trait Embedder: Send + Sync {
     /// - NPT: a new ASID or TLB_CONTROL at each VMRUN that follows (AMD APM vol. 2, 15.16). Here, too, a
     ///   CPU that is in the guest has to leave it first.
     /// - Arm: DSB ISHST, so that walkers see the tables; TLBI VMALLS12E1IS with this VM's VMID in
-    ///   VTTBR_EL2; DSB ISH; ISB (Arm ARM D8.16). Where VTCR_EL2 says that walkers do not look into
+    ///   VTTBR_EL2 (written before, with an ISB after it); DSB ISH; ISB (Arm ARM D8.16). Where VTCR_EL2 says that walkers do not look into
     ///   caches (IRGN0, ORGN0 non-cacheable), table frames are cleaned to the point of coherency
     ///   first.
     fn shoot_down(&self, scope: Scope);

@@ -133,6 +133,9 @@ impl<F: Format> State<F> {
 ///
 /// Any number in one process; nothing is global. All functions may be called from any thread at
 /// the same time. Out of memory at any allocation leaves a working VM.
+///
+/// Before it is dropped, no processor has its roots any more (EPTP, nCR3, VTTBR_EL2): one that stands
+/// idle may walk ahead all the same.
 pub struct Mmu<F: Format, E: Embedder> {
     pub(crate) read_side: ReadSide<State<F>>,
     pub(crate) protection: Protection,
