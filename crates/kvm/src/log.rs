@@ -155,7 +155,9 @@ impl DirtySource for KvmLog {
         &self.layout
     }
 
+    /// A log that is on begins anew.
     fn start(&mut self) -> Result<(), KvmError> {
+        self.stop()?;
         // What an earlier log left in the rings is in no round of this one.
         self.rings.as_ref().map_or(Ok(()), |rings| rings.forget())?;
         self.owed.clear();

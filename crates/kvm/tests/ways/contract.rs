@@ -113,6 +113,21 @@ fn a_stopped_log_says_so_and_one_that_starts_again_has_forgotten() {
 }
 
 #[test]
+fn a_log_that_is_started_while_it_is_on_begins_anew() {
+    each_way(&apart(100), |mut machine| {
+        begin(&mut machine);
+        run(&mut machine);
+        let mut round = begin(&mut machine);
+        take(&mut machine.log, &mut round).expect("a round");
+        assert_eq!(data(&round), BTreeSet::new(), "{}", machine.log.way());
+        let copy = Copy::of(&machine.memory);
+        run(&mut machine);
+        take(&mut machine.log, &mut round).expect("a round");
+        assert_eq!(data(&round), BTreeSet::from_iter(copy.changed(DATA, &machine.memory)));
+    });
+}
+
+#[test]
 fn a_log_begun_all_set_names_everything_once() {
     crate::with(Way::ManualAllSet, &apart(100), |mut machine| {
         let mut round = PageSet::new(machine.log.layout());

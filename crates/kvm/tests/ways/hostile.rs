@@ -99,6 +99,25 @@ fn an_entry_of_a_slot_that_is_not_there_is_told_and_everything_is_owed() {
 }
 
 #[test]
+fn a_fault_that_a_reaper_finds_is_told_to_who_collects_next() {
+    meddled(|machine, meddler| {
+        meddler.write(3, [1, 9, 0, 0]);
+        let reaper = machine.vcpus[0].reaper.clone().expect("a reaper");
+        let fault = reaper.reap();
+        assert!(
+            matches!(fault, Err(KvmError::Ring(RingFault::Astray { slot: 9, .. }))),
+            "{fault:?}"
+        );
+        let fault = collected(machine);
+        assert!(
+            matches!(fault, Err(KvmError::Ring(RingFault::Astray { slot: 9, .. }))),
+            "{fault:?}"
+        );
+        recovers(machine);
+    });
+}
+
+#[test]
 fn an_entry_past_the_end_of_its_slot_is_told_and_everything_is_owed() {
     for (low, high) in [(u32::try_from(PAGES).expect("small"), 0), (0, 1), (u32::MAX, u32::MAX)] {
         meddled(|machine, meddler| {

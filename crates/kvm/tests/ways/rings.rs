@@ -4,7 +4,7 @@ use crate::native::{DATA, Left, Machine, Runner, Vcpu};
 use crate::oracle::{Copy, named, take};
 use crate::{PAGES, apart, with};
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::thread::scope;
+use std::thread::{scope, yield_now};
 use vellum_kvm::Way;
 use vellum_memory::{DirtySource, PageSet};
 use vmm_sys_util::signal::SIGRTMIN;
@@ -32,7 +32,7 @@ fn a_vcpu_whose_ring_is_full_stays_out_until_it_is_reaped_and_nothing_is_lost() 
     });
 }
 
-/// Kicks the calling thread's process group of one, again and again, while `work` is done.
+/// Signals the calling thread again and again while `work` is done.
 fn under_signals(work: impl FnOnce()) {
     crate::native::listen_for_kicks();
     #[allow(unsafe_code)]
@@ -62,7 +62,7 @@ fn a_reset_that_signals_interrupt_takes_everything_back() {
         log.start().expect("the log starts");
         let mut copy = Copy::of(memory);
         let mut round = PageSet::new(log.layout());
-        for _ in 0..20 {
+        for _ in 0..8 {
             vcpus.iter_mut().for_each(Vcpu::round);
             let changed = copy.changed(DATA, memory);
             under_signals(|| take(log, &mut round).expect("a round"));
