@@ -45,9 +45,9 @@ fn under_signals(work: impl FnOnce()) {
                 #[allow(unsafe_code)]
                 // SAFETY: the thread is there: it waits for this one at the end of the scope. The
                 // signal has a handler, which does nothing.
-                unsafe {
-                    libc::pthread_kill(me, SIGRTMIN())
-                };
+                let sent = unsafe { libc::pthread_kill(me, SIGRTMIN()) };
+                assert_eq!(sent, 0);
+                yield_now();
             }
         });
         work();
