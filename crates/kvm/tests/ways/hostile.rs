@@ -62,7 +62,8 @@ fn recovers(machine: &mut Machine) {
     take(log, &mut round).expect("a round after the fault");
     assert_eq!(round.regions()[DATA].count(), PAGES, "all is owed");
     let mut copy = Copy::of(memory);
-    for _ in 0..10 {
+    // So many that the walk comes by every page, also by the one that was hidden.
+    for _ in 0..150 {
         vcpus.iter_mut().for_each(Vcpu::round);
         let changed = copy.changed(DATA, memory);
         take(log, &mut round).expect("a round");

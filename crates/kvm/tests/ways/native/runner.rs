@@ -126,7 +126,9 @@ impl Shared {
 pub(crate) fn listen_for_kicks() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        register_signal_handler(SIGRTMIN(), kicked).expect("a signal has a handler");
+        for signal in [SIGRTMIN(), libc::SIGUSR1] {
+            register_signal_handler(signal, kicked).expect("a signal has a handler");
+        }
     });
 }
 
