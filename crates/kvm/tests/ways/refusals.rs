@@ -1,7 +1,7 @@
 //! What is missing is said by name.
 
 use crate::native::Machine;
-use crate::{PAGES, apart, small};
+use crate::{PAGES, apart, not_run, small};
 use kvm_ioctls::VmFd;
 use vellum_kvm::{
     Capabilities, Capability, PrepareError, RingSize, RingSizeError, Way, open, prepare,
@@ -11,7 +11,7 @@ fn vm() -> Option<VmFd> {
     match open() {
         Ok(kvm) => Some(kvm.create_vm().expect("KVM makes a VM")),
         Err(reason) => {
-            println!("not run: {reason}");
+            not_run(&reason);
             None
         }
     }
@@ -27,7 +27,7 @@ fn what_the_kernel_says_it_has_can_be_prepared_and_what_it_lacks_is_named() {
             (Err(PrepareError::Missing(missing)), Err(said)) => {
                 assert_eq!(missing, said);
                 assert!(way.needs().contains(&missing.capability));
-                println!("not run: {way}: {missing}");
+                not_run(&missing);
             }
             (prepared, said) => panic!("{way}: {prepared:?}, {said:?}"),
         }
@@ -44,13 +44,16 @@ fn the_best_way_is_one_that_the_kernel_has() {
 
 #[test]
 fn rings_after_the_first_vcpu_are_refused_with_the_reason() {
-    let Ok(machine) = Machine::new(Way::ClearingGet, small(), PAGES, &apart(1)) else { return };
+    let machine = match Machine::new(Way::ClearingGet, small(), PAGES, &apart(1)) {
+        Ok(machine) => machine,
+        Err(reason) => return not_run(&reason),
+    };
     let refused = prepare(&machine.vm, Way::Ring, small());
     match refused {
         Err(PrepareError::Refused { capability: Capability::DirtyLogRing, source }) => {
             assert_eq!(source.raw_os_error(), Some(libc::EINVAL));
         }
-        Err(PrepareError::Missing(missing)) => println!("not run: {missing}"),
+        Err(PrepareError::Missing(missing)) => not_run(&missing),
         other => panic!("{other:?}"),
     }
 }
@@ -64,6 +67,6 @@ fn a_ring_has_a_size_that_the_kernel_can_give() {
     let Some(vm) = vm() else { return };
     match prepare(&vm, Way::Ring, RingSize::default()) {
         Ok(_) | Err(PrepareError::RingTooLarge { .. }) => {}
-        Err(reason) => println!("not run: {reason}"),
+        Err(reason) => not_run(&reason),
     }
 }

@@ -71,7 +71,7 @@ fn a_reset_that_signals_interrupt_takes_everything_back() {
     let walk = [Machine::walk(1, 0, MANY, 2 * MANY)];
     let mut machine = match Machine::new(Way::Ring, RingSize::default(), MANY, &walk) {
         Ok(machine) => machine,
-        Err(reason) => return println!("not run: {reason}"),
+        Err(reason) => return crate::not_run(&reason),
     };
     let Machine { log, vcpus, memory, .. } = &mut machine;
     log.start().expect("the log starts");
