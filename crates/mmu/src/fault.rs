@@ -1,6 +1,9 @@
 //! A second-stage fault: the life of a guest write, steps 2 to 4.
 
+mod access;
 mod denied;
+
+pub use access::Access;
 
 use crate::allocate::OutOfMemory;
 use crate::breaks::Break;
@@ -17,21 +20,6 @@ use crate::sub_pages::Denial;
 use crate::table::{Linked, Replaced, Split, Table};
 use crate::vm_context::Context;
 use vellum_pte::{AddressSpace, ClearAccessed, ClosedTable, Format, Gfn, Gpa, Level, Raw, Write};
-
-/// What the guest was doing when it faulted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// A load.
-    Read,
-    /// A store.
-    Write,
-    /// An instruction fetch.
-    Execute,
-    /// A walk of the guest's own page tables that sets A and D bits there, or counts as if it did:
-    /// on EPT with A and D bits, and on NPT, every such walk (Intel SDM vol. 3C, 29.3.3.2; AMD APM
-    /// vol. 2, 15.25.6). A write, and never eligible for sub-page permissions.
-    Walk,
-}
 
 /// How a fault ended, and what the embedder does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,6 +3,8 @@
 //! For hypervisors: `no_std` and `alloc`, no globals, fallible allocation only. The library owns
 //! the tables of one VM ([`Mmu`]) and tells which pages changed; the hypervisor brings frames,
 //! shoot-downs and backing memory ([`Embedder`]) and calls [`Vcpu::fault`] from its exit handler.
+//! Whole hypervisors to copy from, for VMX, SVM and Arm's EL2, are in `hypervisors/` of the repository;
+//! [`Access::of_ept_violation`] and its like turn what the processor says into what a fault is.
 //!
 //! What it supports: memslots; mappings of 4 KiB, 2 MiB and 1 GiB in Intel EPT, AMD NPT and Arm
 //! stage-2 format; parallel faults; a dirty log that is harvested page by page

@@ -54,18 +54,11 @@ mod class {
     pub(super) const WAIT: u64 = 0x01;
     pub(super) const CALL: u64 = 0x16;
     pub(super) const SYSTEM_REGISTER: u64 = 0x18;
-    pub(super) const INSTRUCTION_ABORT: u64 = 0x20;
-    pub(super) const DATA_ABORT: u64 = 0x24;
 }
 
-/// Classes of faults, the level left out.
-mod fault {
-    pub(super) const TRANSLATION: u64 = 0x04;
-    pub(super) const ACCESS_FLAG: u64 = 0x08;
-    pub(super) const PERMISSION: u64 = 0x0c;
-}
-
-const WRITES: u64 = 1 << 6;
+/// Of an abort: why, the level left out.
+const FAULT: u64 = 0x3c;
+const PERMISSION: u64 = 0x0c;
 const WALK_OF_FIRST_STAGE: u64 = 1 << 7;
 const READS_REGISTER: u64 = 1;
 const FOR_AN_EVENT: u64 = 1;
@@ -82,27 +75,14 @@ impl Exit {
             class::WAIT => Self::Wait,
             class::CALL => Self::Call,
             class::SYSTEM_REGISTER if syndrome & READS_REGISTER == 0 => register_write(syndrome),
-            class::INSTRUCTION_ABORT => Self::fault(syndrome, Access::Execute),
-            class::DATA_ABORT if syndrome & WRITES != 0 => Self::fault(syndrome, Access::Write),
-            class::DATA_ABORT => Self::fault(syndrome, Access::Read),
-            _ => Self::unknown(),
+            _ => Access::of_stage2_abort(syndrome)
+                .map_or_else(Self::unknown, |access| Self::fault(syndrome, access)),
         }
     }
 
     fn fault(syndrome: u64, access: Access) -> Self {
-        let kind = syndrome & 0x3c;
-        let known = [fault::TRANSLATION, fault::ACCESS_FLAG, fault::PERMISSION];
-        if !known.contains(&kind) {
-            return Self::unknown();
-        }
         let walk = syndrome & WALK_OF_FIRST_STAGE != 0;
-        let refused = kind == fault::PERMISSION;
-        let access = match (walk, refused) {
-            // All leaves may be read: a walk that is refused sets an access flag or a dirty state.
-            (true, true) => Access::Walk,
-            (true, false) => Access::Read,
-            (false, _) => access,
-        };
+        let refused = syndrome & FAULT == PERMISSION;
         // HPFAR_EL2 says nothing of a refusal outside of walks (Arm ARM D19.2.60).
         let place = if refused && !walk { translated(read!("far_el2")) } else { Some(reported()) };
         place.map_or(Self::FaultThatMoved, |gpa| Self::Fault { gpa, access })

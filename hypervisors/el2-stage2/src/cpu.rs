@@ -138,10 +138,10 @@ impl El2 {
         match syndrome.class() {
             Class::Call(guest::BROKEN) => Some(Exit::Other(sys::esr_el1())),
             Class::Call(_) => Some(Exit::Done(self.registers.x[guest::LOADED])),
-            Class::Abort(refusal) => {
+            Class::Abort(access, refusal) => {
                 let gpa = address(syndrome, refusal)?;
                 self.abort = Some(Abort { syndrome, gpa });
-                Some(Exit::Fault { gpa, access: syndrome.access(refusal) })
+                Some(Exit::Fault { gpa, access })
             }
             Class::Other => Some(Exit::Other(syndrome.0)),
         }

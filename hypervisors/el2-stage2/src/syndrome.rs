@@ -11,8 +11,8 @@ pub(crate) struct Syndrome(pub(crate) u64);
 pub(crate) enum Class {
     /// The guest called, with this number.
     Call(u64),
-    /// Stage 2 refused an access.
-    Abort(Refusal),
+    /// Stage 2 refused an access, for that reason.
+    Abort(Access, Refusal),
     /// Anything else.
     Other,
 }
@@ -29,7 +29,6 @@ pub(crate) enum Refusal {
 }
 
 const CALL: u64 = 0x16;
-const INSTRUCTION_ABORT: u64 = 0x20;
 const DATA_ABORT: u64 = 0x24;
 
 const VALID: u64 = 1 << 24;
@@ -48,9 +47,12 @@ impl Syndrome {
     pub(crate) fn class(self) -> Class {
         match self.class_bits() {
             CALL => Class::Call(self.0 & 0xffff),
-            INSTRUCTION_ABORT | DATA_ABORT => self.refusal().map_or(Class::Other, Class::Abort),
-            _ => Class::Other,
+            _ => self.abort().unwrap_or(Class::Other),
         }
+    }
+
+    fn abort(self) -> Option<Class> {
+        Some(Class::Abort(Access::of_stage2_abort(self.0)?, self.refusal()?))
     }
 
     /// The low two bits are the level. What is left out are faults that no tables cause, and a TLB
@@ -67,21 +69,6 @@ impl Syndrome {
     /// Whether it was met on a walk of the guest's own tables.
     pub(crate) const fn on_a_walk(self) -> bool {
         self.0 & WALK != 0
-    }
-
-    /// What the library is told.
-    ///
-    /// Every leaf of the library's can be read, so what a leaf refuses to a walk is to set A or D. A
-    /// walk that found no leaf has one made for a read, whatever the instruction would have done: it
-    /// comes again if it wants to write.
-    pub(crate) fn access(self, refusal: Refusal) -> Access {
-        match refusal {
-            Refusal::Permission if self.on_a_walk() => Access::Walk,
-            _ if self.on_a_walk() => Access::Read,
-            _ if self.class_bits() == INSTRUCTION_ABORT => Access::Execute,
-            _ if self.0 & WRITE != 0 => Access::Write,
-            _ => Access::Read,
-        }
     }
 
     /// The store's register and width, where hardware has decoded it (ISV): one general register,

@@ -11,10 +11,7 @@ const VMMCALL: u64 = 0x81;
 const NESTED_PAGE_FAULT: u64 = 0x400;
 
 /// Exit info 1 of a nested page fault (AMD APM vol. 2, 15.25.6).
-const WRITE: u64 = 1 << 1;
 const RESERVED: u64 = 1 << 3;
-const FETCH: u64 = 1 << 4;
-const GUEST_WALK: u64 = 1 << 33;
 
 /// What the exit is, `loaded` being what the guest has loaded if it is done. `None` if another CPU has
 /// kicked it out, and it just goes on.
@@ -35,15 +32,5 @@ fn fault(gpa: Gpa, info: u64) -> Exit {
     if info & RESERVED != 0 {
         return Exit::Misconfigured(gpa);
     }
-    Exit::Fault { gpa, access: access(info) }
-}
-
-/// Each walk of the guest's own tables counts as a write.
-fn access(info: u64) -> Access {
-    match info {
-        _ if info & GUEST_WALK != 0 => Access::Walk,
-        _ if info & WRITE != 0 => Access::Write,
-        _ if info & FETCH != 0 => Access::Execute,
-        _ => Access::Read,
-    }
+    Exit::Fault { gpa, access: Access::of_nested_page_fault(info) }
 }

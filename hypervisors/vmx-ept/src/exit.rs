@@ -14,12 +14,6 @@ const EPT_MISCONFIGURATION: u64 = 49;
 const PAGE_LOG_FULL: u64 = 62;
 const SUB_PAGE_EVENT: u64 = 66;
 
-/// Exit qualification of an EPT violation (Intel SDM vol. 3C, table 28-7).
-const WRITE: u64 = 1 << 1;
-const FETCH: u64 = 1 << 2;
-const HAS_LINEAR_ADDRESS: u64 = 1 << 7;
-const IS_FINAL_ACCESS: u64 = 1 << 8;
-
 /// Exit interruption information: a non-maskable interrupt, by its type.
 const INTERRUPTION_TYPE: u64 = 7 << 8;
 const NMI: u64 = 2 << 8;
@@ -37,7 +31,9 @@ pub(crate) fn decode(vmcs: &Vmcs, loaded: u64) -> Exit {
     let gpa = || Gpa::new(vmcs.get(Field::GuestPhysicalAddress));
     match reason {
         VMCALL => Exit::Done(loaded),
-        EPT_VIOLATION => Exit::Fault { gpa: gpa(), access: access(qualification) },
+        EPT_VIOLATION => {
+            Exit::Fault { gpa: gpa(), access: Access::of_ept_violation(qualification) }
+        }
         EPT_MISCONFIGURATION => Exit::Misconfigured(gpa()),
         PAGE_LOG_FULL => Exit::LogFull,
         SUB_PAGE_EVENT => {
@@ -46,18 +42,5 @@ pub(crate) fn decode(vmcs: &Vmcs, loaded: u64) -> Exit {
         }
         // With bit 31 the entry has failed, and the rest says why.
         other => Exit::Other(other),
-    }
-}
-
-/// A walk of the guest's own tables that writes there, or counts as if it did: with A and D bits in
-/// the second stage each has both bits, READ and WRITE (Intel SDM vol. 3C, 28.2.1). Without them,
-/// a walk that only reads is a load.
-fn access(qualification: u64) -> Access {
-    let is_walk = qualification & (HAS_LINEAR_ADDRESS | IS_FINAL_ACCESS) == HAS_LINEAR_ADDRESS;
-    match (qualification & WRITE != 0, qualification & FETCH != 0) {
-        (true, _) if is_walk => Access::Walk,
-        (true, _) => Access::Write,
-        (false, true) => Access::Execute,
-        (false, false) => Access::Read,
     }
 }
