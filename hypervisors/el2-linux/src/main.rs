@@ -88,8 +88,9 @@ fn boots(handover: &Handover) {
         assert!(record.blocks.iter().all(|blocks| *blocks > 0), "no huge leaf came back");
         assert!(record.blocks.len() > 2, "the log has hardly stopped");
     }
-    let pages = harvests as u64 * (handover.guest_bytes >> 12);
-    assert!(total.harvested * 4 < pages, "{} of {pages} pages harvested", total.harvested);
+    // Whoever harvests all of memory each time loses nothing either.
+    let (harvested, changed) = (total.harvested, total.changed);
+    assert!(harvested < 2 * changed, "{harvested} pages harvested, {changed} had changed");
     println!("met linux-{what}-{way}: {}", told(&record, &vm));
 }
 

@@ -176,7 +176,6 @@ impl Processor for El2 {
             accessed_dirty: stage2::sets_dirty(),
             page_log: false,
             sub_pages: SubPageHardware::Absent,
-            huge: true,
         }
     }
 

@@ -51,12 +51,7 @@ impl Processor for Svm {
     type Format = Npt;
 
     fn features() -> Features {
-        Features {
-            accessed_dirty: true,
-            page_log: false,
-            sub_pages: SubPageHardware::Absent,
-            huge: true,
-        }
+        Features { accessed_dirty: true, page_log: false, sub_pages: SubPageHardware::Absent }
     }
 
     fn lay_out(memory: GuestMemory) {

@@ -70,8 +70,6 @@ pub struct Features {
     pub page_log: bool,
     /// It walks tables of sub-page permissions.
     pub sub_pages: SubPageHardware,
-    /// Leaves above 4 KiB.
-    pub huge: bool,
 }
 
 /// The tables that a processor walks.

@@ -82,7 +82,7 @@ pub(crate) const ENABLE_SUB_PAGES: u64 = 1 << 23;
 /// What the hypervisor makes use of.
 pub(crate) fn features() -> Features {
     let ept = Capability::Ept.read();
-    let needed = OUR_TABLES | INVEPT_ALL;
+    let needed = OUR_TABLES | HUGE_2M | INVEPT_ALL;
     assert_eq!(ept & needed, needed, "this processor's EPT lacks what this hypervisor needs");
     let sub_pages = if Capability::Secondary.may(ENABLE_SUB_PAGES) {
         SubPageHardware::Present
@@ -93,6 +93,5 @@ pub(crate) fn features() -> Features {
         accessed_dirty: ept & ACCESSED_DIRTY != 0,
         page_log: Capability::Secondary.may(ENABLE_PAGE_LOG),
         sub_pages,
-        huge: ept & HUGE_2M != 0,
     }
 }

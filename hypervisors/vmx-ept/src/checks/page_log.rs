@@ -53,19 +53,22 @@ fn full(lab: &Lab<Vmx>) -> String {
 
 /// Each harvest is exactly what was stored to since the last.
 fn by_pages(lab: &Lab<Vmx>) -> String {
-    rounds(lab, |vm| vm.harvest(Protect::Pages))
+    rounds(lab, 0, |vm| vm.harvest(Protect::Pages))
 }
 
 /// The same when rounds end with write-protect-all.
 fn by_protecting_all(lab: &Lab<Vmx>) -> String {
-    rounds(lab, |vm| {
+    // Once a round each table of leaves is opened, and the program's.
+    rounds(lab, ROUNDS * (DATA_PAGES / 512 + 1), |vm| {
         let pages = vm.harvest(Protect::Nothing);
         vm.mmu.write_protect_all();
         pages
     })
 }
 
-fn rounds(lab: &Lab<Vmx>, harvest: impl Fn(&Vm<Vmx>) -> Vec<u64>) -> String {
+const ROUNDS: u64 = 8;
+
+fn rounds(lab: &Lab<Vmx>, most: u64, harvest: impl Fn(&Vm<Vmx>) -> Vec<u64>) -> String {
     let vm = vm(lab);
     let mut guest = vm.guest();
     let mut draw = Draw::new(3);
@@ -73,7 +76,7 @@ fn rounds(lab: &Lab<Vmx>, harvest: impl Fn(&Vm<Vmx>) -> Vec<u64>) -> String {
     harvest(&vm);
     let before = guest.exits().faults;
     let mut stored = 0;
-    for round in 0..8 {
+    for round in 0..ROUNDS {
         let pages: BTreeSet<u64> = (0..150).map(|_| draw.below(DATA_PAGES)).collect();
         for index in &pages {
             store_at_odd_places(&mut guest, *index, &mut draw);
@@ -82,8 +85,8 @@ fn rounds(lab: &Lab<Vmx>, harvest: impl Fn(&Vm<Vmx>) -> Vec<u64>) -> String {
         assert_eq!(harvest(&vm), Vec::from_iter(pages), "round {round}");
     }
     let faults = guest.exits().faults - before;
-    assert!(faults < stored as u64 / 4, "{faults} faults for {stored} pages");
-    format!("{stored} pages in 8 rounds, {faults} faults")
+    assert!(faults <= most, "{faults} faults for {stored} pages");
+    format!("{stored} pages in {ROUNDS} rounds, {faults} faults")
 }
 
 /// Two stores to one page, in one entry.
