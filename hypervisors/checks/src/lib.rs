@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod dirty_bits;
+mod draw;
 mod huge;
 mod lab;
 mod log;
@@ -19,6 +20,7 @@ mod slots;
 mod sub_pages;
 mod tracking;
 
+pub use draw::Draw;
 pub use lab::{DATA, DATA_PAGES, Lab, Vm, data, done, layout, page, settle_in};
 
 use alloc::string::String;

@@ -4,6 +4,7 @@
 mod model;
 
 use crate::Check;
+use crate::draw::Draw;
 use crate::lab::{DATA, Lab, Vm, data, page};
 use alloc::format;
 use alloc::string::String;
@@ -58,31 +59,20 @@ fn by_hardware<P: Processor>(lab: &Lab<P>, dirty_bits: DirtyBits, seed: u64) -> 
     walk(&vm, seed)
 }
 
-/// Marsaglia's xorshift: the same numbers on each run.
-struct Dice(u64);
+/// A page of those that are stored to.
+const fn any_page(draw: &mut Draw) -> u64 {
+    let number = draw.below(PAGES);
+    number / TABLES + (number % TABLES) * 512
+}
 
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) % bound
-    }
-
-    fn page(&mut self) -> u64 {
-        let number = self.below(PAGES);
-        number / TABLES + (number % TABLES) * 512
-    }
-
-    fn place(&mut self) -> Place {
-        Place { index: self.page(), sub_page: self.below(32) }
-    }
+const fn any_place(draw: &mut Draw) -> Place {
+    Place { index: any_page(draw), sub_page: draw.below(32) }
 }
 
 struct Walk<'m, P: Processor> {
     vm: &'m Vm<P>,
     guest: Guest<'m, P>,
-    dice: Dice,
+    draw: Draw,
     model: Model,
 }
 
@@ -91,7 +81,7 @@ fn walk<P: Processor>(vm: &Vm<P>, seed: u64) -> String {
     vm.mmu.activate_sub_pages().expect("memory for sub-page tables");
     let mut guest = vm.guest();
     guest.load_sub_pages();
-    let mut walk = Walk { vm, guest, dice: Dice(seed), model: Model::new() };
+    let mut walk = Walk { vm, guest, draw: Draw::new(seed), model: Model::new() };
     for step in 1..=STEPS {
         walk.step(step);
     }
@@ -102,7 +92,7 @@ fn walk<P: Processor>(vm: &Vm<P>, seed: u64) -> String {
 
 impl<P: Processor> Walk<'_, P> {
     fn step(&mut self, step: u64) {
-        match self.dice.below(100) {
+        match self.draw.below(100) {
             0..45 => self.store(step),
             45..60 => self.load(),
             60..68 => self.write(step),
@@ -121,7 +111,7 @@ impl<P: Processor> Walk<'_, P> {
 
     /// By the guest.
     fn store(&mut self, value: u64) {
-        let place = self.dice.place();
+        let place = any_place(&mut self.draw);
         let ran = self.guest.store(place.gpa(), value);
         if self.model.store(place, value) {
             assert!(matches!(ran, Ran::Done(_)), "a store to {place:?} ended with {ran:?}");
@@ -133,13 +123,13 @@ impl<P: Processor> Walk<'_, P> {
     }
 
     fn load(&mut self) {
-        let place = self.dice.place();
+        let place = any_place(&mut self.draw);
         assert_eq!(self.guest.load(place.gpa()), Ran::Done(self.model.at(place)), "{place:?}");
     }
 
     /// By a device.
     fn write(&mut self, value: u64) {
-        let place = self.dice.place();
+        let place = any_place(&mut self.draw);
         let writer = self.vm.mmu.guest_writer(Origin::Device);
         let written = writer.write(SPACE, place.gpa(), &value.to_le_bytes());
         if self.model.store(place, value) {
@@ -163,7 +153,7 @@ impl<P: Processor> Walk<'_, P> {
     }
 
     fn track(&mut self) {
-        let index = self.dice.page();
+        let index = any_page(&mut self.draw);
         let gfn = page(index).gfn();
         if self.model.tracked.remove(&index) {
             self.vm.mmu.untrack(SPACE, gfn, TrackMode::Write).expect("it is tracked");
@@ -174,9 +164,9 @@ impl<P: Processor> Walk<'_, P> {
     }
 
     fn restrict(&mut self) {
-        let (high, low) = (self.dice.below(1 << 16), self.dice.below(1 << 16));
+        let (high, low) = (self.draw.below(1 << 16), self.draw.below(1 << 16));
         let bits = u32::try_from(high << 16 | low).expect("32 bits");
-        let index = self.dice.page();
+        let index = any_page(&mut self.draw);
         self.set_map(index, SubPageMap::new(bits));
     }
 
@@ -194,8 +184,8 @@ impl<P: Processor> Walk<'_, P> {
     }
 
     fn invalidate(&mut self) {
-        let first = page(self.dice.page()).gfn();
-        let pages = 1 + self.dice.below(16);
+        let first = page(any_page(&mut self.draw)).gfn();
+        let pages = 1 + self.draw.below(16);
         let range = GfnRange::new(first, pages).expect("in range");
         drop(self.vm.mmu.invalidate(SPACE, range));
     }

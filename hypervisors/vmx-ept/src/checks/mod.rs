@@ -1,7 +1,6 @@
 //! What only this processor can show: sub-page tables, the page log, and tables that are damaged.
 
 mod damage;
-mod draw;
 mod page_log;
 mod sub_page_rounds;
 mod sub_pages;

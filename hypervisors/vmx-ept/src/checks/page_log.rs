@@ -3,9 +3,8 @@
 //! Bochs writes the whole address of a store to the log, where the manual says that of its page (Intel
 //! SDM vol. 3C, 29.3.6). So the stores here are to odd places: the library looks at the page alone.
 
-use super::draw::Draw;
 use crate::processor::Vmx;
-use ::checks::{Check, DATA, DATA_PAGES, Lab, Vm, data, done, page, settle_in};
+use ::checks::{Check, DATA, DATA_PAGES, Draw, Lab, Vm, data, done, page, settle_in};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;

@@ -1,9 +1,8 @@
 //! Sub-pages, write-protect-all and the log together: each harvest is exactly what was stored.
 
-use super::draw::Draw;
 use super::sub_pages::{activate, at, denied, restrict, vm};
 use crate::processor::Vmx;
-use ::checks::{Check, DATA_PAGES, Lab, Vm, done};
+use ::checks::{Check, DATA_PAGES, Draw, Lab, Vm, done};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;

@@ -7,10 +7,9 @@
 //!   them): so no store here begins in a permitted part and ends in a denied one;
 //! - it takes any vector, also with reserved bits set: so the damage is done further up.
 
-use super::draw::Draw;
 use super::tables::{damaged, entry};
 use crate::processor::Vmx;
-use ::checks::{Check, DATA_PAGES, Lab, Vm, data, done, page};
+use ::checks::{Check, DATA_PAGES, Draw, Lab, Vm, data, done, page};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
