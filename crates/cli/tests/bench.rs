@@ -53,13 +53,13 @@ fn log_shows_starting_splitting_and_recovering() {
 }
 
 #[test]
-fn round_shows_every_way_beside_none() {
+fn round_shows_every_way_at_every_share_beside_none() {
     let output = run(&["bench", "round", "--memory", "8M", "--json"]);
     assert_eq!(code(&output), 0, "{}", complaint(&output));
     let result = json(&output);
     assert_complete("round", &result);
-    assert_eq!(result["ratios"].as_object().map(serde_json::Map::len), Some(12));
-    assert_eq!(result["samples"].as_object().map(serde_json::Map::len), Some(24));
+    assert_eq!(result["ratios"].as_object().map(serde_json::Map::len), Some(30));
+    assert_eq!(result["samples"].as_object().map(serde_json::Map::len), Some(60));
 }
 
 #[test]
