@@ -184,7 +184,7 @@ impl Receiver {
     }
 
     /// Whole between any two of its own operations, panics elsewhere or not.
-    fn attendant(&self) -> MutexGuard<'_, Option<Answerer>> {
+    pub(crate) fn attendant(&self) -> MutexGuard<'_, Option<Answerer>> {
         self.attendant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
