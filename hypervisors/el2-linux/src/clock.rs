@@ -1,6 +1,6 @@
 //! The guest's clock, which stands still while the guest is looked at.
 
-use crate::registers::{read, write};
+use crate::registers;
 
 /// Counts the guest's time.
 pub(crate) struct Clock {
@@ -16,7 +16,7 @@ impl Clock {
     /// The guest's time begins.
     pub(crate) fn start() -> Self {
         let clock = Self { zero: counter(), stopped: 0, lost: 0 };
-        write!("cntvoff_el2", clock.zero);
+        registers::set_cntvoff_el2(clock.zero);
         clock
     }
 
@@ -30,7 +30,7 @@ impl Clock {
         let looked = counter() - self.stopped;
         self.lost += looked;
         self.zero += looked;
-        write!("cntvoff_el2", self.zero);
+        registers::set_cntvoff_el2(self.zero);
     }
 
     /// What a virtual counter is behind the physical one.
@@ -50,9 +50,9 @@ impl Clock {
 }
 
 fn counter() -> u64 {
-    read!("cntpct_el0")
+    registers::cntpct_el0()
 }
 
 fn frequency() -> u64 {
-    read!("cntfrq_el0")
+    registers::cntfrq_el0()
 }

@@ -1,6 +1,6 @@
 //! Why the guest came out, read from the syndrome registers (Arm ARM D19.2.37, ESR_EL2).
 
-use crate::registers::{read, write};
+use crate::registers;
 use vellum_mmu::Access;
 use vellum_pte::Gpa;
 
@@ -66,7 +66,7 @@ const FOR_AN_EVENT: u64 = 1;
 impl Exit {
     /// The exit that the registers tell of.
     pub(crate) fn of(place: Place) -> Self {
-        let syndrome = read!("esr_el2");
+        let syndrome = registers::esr_el2();
         if let Place::Other(_) = place {
             return Self::unknown();
         }
@@ -84,20 +84,21 @@ impl Exit {
         let walk = syndrome & WALK_OF_FIRST_STAGE != 0;
         let refused = syndrome & FAULT == PERMISSION;
         // HPFAR_EL2 says nothing of a refusal outside of walks (Arm ARM D19.2.60).
-        let place = if refused && !walk { translated(read!("far_el2")) } else { Some(reported()) };
+        let place =
+            if refused && !walk { translated(registers::far_el2()) } else { Some(reported()) };
         place.map_or(Self::FaultThatMoved, |gpa| Self::Fault { gpa, access })
     }
 
     fn unknown() -> Self {
-        Self::Unknown([read!("esr_el2"), read!("far_el2"), read!("hpfar_el2")])
+        Self::Unknown([registers::esr_el2(), registers::far_el2(), registers::hpfar_el2()])
     }
 }
 
 /// Where a fault was, as the processor says.
 fn reported() -> Gpa {
     const FRAME: u64 = 0x0fff_ffff_fff0;
-    let page = (read!("hpfar_el2") & FRAME) << 8;
-    Gpa::new(page | read!("far_el2") & 0xfff)
+    let page = (registers::hpfar_el2() & FRAME) << 8;
+    Gpa::new(page | registers::far_el2() & 0xfff)
 }
 
 /// Where the guest's own tables lead, as the processor walks them for this program.
@@ -105,7 +106,7 @@ fn reported() -> Gpa {
 fn translated(address: u64) -> Option<Gpa> {
     const FAILED: u64 = 1;
     const PAGE: u64 = 0x000f_ffff_ffff_f000;
-    let of_guest = read!("par_el1");
+    let of_guest = registers::par_el1();
     // SAFETY: the walk reads the guest's tables and writes PAR_EL1, which is put back below.
     unsafe {
         core::arch::asm!(
@@ -113,8 +114,8 @@ fn translated(address: u64) -> Option<Gpa> {
             options(nostack, preserves_flags)
         );
     }
-    let found = read!("par_el1");
-    write!("par_el1", of_guest);
+    let found = registers::par_el1();
+    registers::set_par_el1(of_guest);
     (found & FAILED == 0).then(|| Gpa::new(found & PAGE | address & 0xfff))
 }
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::exit::{Exit, Place};
-use crate::registers::{read, write};
+use crate::registers;
 use vellum_pte::{Pfn, Root};
 
 core::arch::global_asm!(include_str!("switch.s"));
@@ -112,18 +112,22 @@ const MMU_OFF: u64 = 0x30d0_0800;
 const VMID: u64 = 1 << 48;
 
 fn second_stage(root: Pfn, shape: Root, updates: LeafUpdates) {
-    write!("vtcr_el2", control(shape, updates));
-    write!("vttbr_el2", root.address() | VMID);
-    write!("hcr_el2", HYPERVISOR);
-    write!("cptr_el2", NO_TRAPS);
-    write!("hstr_el2", 0);
-    write!("mdcr_el2", read!("pmcr_el0") >> 11 & 0x1f);
-    write!("vpidr_el2", read!("midr_el1"));
-    write!("vmpidr_el2", read!("mpidr_el1"));
-    write!("cnthctl_el2", TIMERS);
-    write!("S3_4_C12_C9_5", GIC_BY_REGISTERS);
-    write!("S3_4_C12_C11_0", 0);
-    write!("sctlr_el1", MMU_OFF);
+    // SAFETY: P, G: the root is the library's, and leads to what `Host` resolved; what else is said is
+    // how its tables are walked, and that timers and interrupts are the guest's.
+    unsafe {
+        registers::set_vtcr_el2(control(shape, updates));
+        registers::set_vttbr_el2(root.address() | VMID);
+        registers::set_hcr_el2(HYPERVISOR);
+        registers::set_cptr_el2(NO_TRAPS);
+        registers::set_hstr_el2(0);
+        registers::set_mdcr_el2(registers::pmcr_el0() >> 11 & 0x1f);
+        registers::set_cnthctl_el2(TIMERS);
+        registers::set_icc_sre_el2(GIC_BY_REGISTERS);
+        registers::set_ich_hcr_el2(0);
+    }
+    registers::set_vpidr_el2(registers::midr_el1());
+    registers::set_vmpidr_el2(registers::mpidr_el1());
+    registers::set_sctlr_el1(MMU_OFF);
     crate::translations::forget_all();
 }
 

@@ -51,6 +51,7 @@ impl Embedder for Host {
         // SAFETY: the layout is not empty.
         let memory = unsafe { alloc_zeroed(layout(tables)) };
         let entries = NonNull::new(memory.cast::<EntryWord>())?;
+        translations::publish();
         let pfn = Pfn::of_address(memory.addr() as u64);
         // SAFETY: zeroed, aligned to its size, ours alone, and allocated until `release_roots`.
         Some(unsafe { Frame::from_raw(pfn, entries) })
@@ -72,7 +73,7 @@ impl Embedder for Host {
         translations::forget(gpa);
     }
 
-    // There is one CPU, and a fence on it is all that there is to ask for.
+    // Interrupts are the guest's, and none is there for a fence on another CPU: each fault pays its own.
     fn has_barrier_all(&self) -> bool {
         false
     }

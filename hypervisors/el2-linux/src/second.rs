@@ -4,7 +4,7 @@ use crate::cpu::Cpu;
 use crate::exit::Exit;
 use crate::firmware;
 use crate::guest::Start;
-use crate::registers::{read, write};
+use crate::registers;
 use crate::vm::Vm;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -99,7 +99,7 @@ impl Second {
         let entry = self.entry.load(Ordering::Relaxed);
         let argument = self.argument.load(Ordering::Relaxed);
         let mut cpu = Cpu::new(vm, Start { entry, argument });
-        write!("cntvoff_el2", self.offset.load(Ordering::Relaxed));
+        registers::set_cntvoff_el2(self.offset.load(Ordering::Relaxed));
         while !self.over.load(Ordering::Acquire) {
             if let Some(asked) = self.asked() {
                 self.stand_still(asked);
@@ -125,12 +125,14 @@ impl Second {
         while self.asked.load(Ordering::Acquire) == asked && !self.over.load(Ordering::Acquire) {
             rest();
         }
-        write!("cntvoff_el2", self.offset.load(Ordering::Relaxed));
+        registers::set_cntvoff_el2(self.offset.load(Ordering::Relaxed));
     }
 
     /// Until one is there, or the first CPU wants something.
     fn wait_for_interrupt(&self) {
-        while read!("isr_el1") == 0 && self.asked().is_none() && !self.over.load(Ordering::Acquire)
+        while registers::isr_el1() == 0
+            && self.asked().is_none()
+            && !self.over.load(Ordering::Acquire)
         {
             rest();
         }

@@ -3,6 +3,12 @@
 
 use vellum_pte::Gpa;
 
+/// Makes what was written to a table visible to every walker.
+pub(crate) fn publish() {
+    // SAFETY: a barrier.
+    unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) }
+}
+
 /// Makes every CPU forget what it remembers of the VM that VTTBR_EL2 names: both stages.
 pub(crate) fn forget_all() {
     // SAFETY: forgetting translations changes no memory. The first barrier lets walkers see the

@@ -2,7 +2,7 @@
 //! traps are here for the time that they give this program: a kernel writes some of them whenever it
 //! changes from one process to another.
 
-use crate::registers::write;
+use crate::registers;
 
 /// A register's name as one number.
 pub(crate) const fn number(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
@@ -28,17 +28,17 @@ pub(crate) struct NotTrapped;
 /// Makes the guest's write.
 pub(crate) fn write(register: u64, value: u64) -> Result<(), NotTrapped> {
     match register {
-        SCTLR => write!("sctlr_el1", value),
-        TTBR0 => write!("ttbr0_el1", value),
-        TTBR1 => write!("ttbr1_el1", value),
-        TCR => write!("tcr_el1", value),
-        AFSR0 => write!("afsr0_el1", value),
-        AFSR1 => write!("afsr1_el1", value),
-        ESR => write!("esr_el1", value),
-        FAR => write!("far_el1", value),
-        MAIR => write!("mair_el1", value),
-        AMAIR => write!("amair_el1", value),
-        CONTEXTIDR => write!("contextidr_el1", value),
+        SCTLR => registers::set_sctlr_el1(value),
+        TTBR0 => registers::set_ttbr0_el1(value),
+        TTBR1 => registers::set_ttbr1_el1(value),
+        TCR => registers::set_tcr_el1(value),
+        AFSR0 => registers::set_afsr0_el1(value),
+        AFSR1 => registers::set_afsr1_el1(value),
+        ESR => registers::set_esr_el1(value),
+        FAR => registers::set_far_el1(value),
+        MAIR => registers::set_mair_el1(value),
+        AMAIR => registers::set_amair_el1(value),
+        CONTEXTIDR => registers::set_contextidr_el1(value),
         _ => return Err(NotTrapped),
     }
     Ok(())
