@@ -2,8 +2,8 @@
 //!
 //! `vellum bench round` weighs the ways against each other. Where a guest writes to many pages, D bits
 //! cost next to nothing, and every other way a fault for each page. Where it writes to few, spread
-//! over all of memory, D bits cost more than the others, a fault and a scan for each 2 MiB: but all
-//! of that is less than a millisecond a round, and what counts in a migration is the busy guest. A
+//! over all of memory, D bits cost more than the others, a fault and a scan for each 2 MiB: but for
+//! 1 GiB all of that is less than a millisecond a round, and what counts in a migration is the busy guest. A
 //! dirty ring is for those who would rather hold a guest back than fall behind it; nobody should be
 //! held back who did not ask for it.
 
