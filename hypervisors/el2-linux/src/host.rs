@@ -3,13 +3,10 @@
 
 use crate::handover::{Handover, Mistake};
 use crate::translations;
-use alloc::alloc::{Layout, alloc_zeroed, dealloc};
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use vellum_mmu::{
-    Backing, BackingWrite, Embedder, EntryWord, Frame, GuestPage, MemoryId, NoBacking, Scope,
-};
+use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, MemoryId, NoBacking, Scope};
 use vellum_pte::{Gpa, Level, PAGE_SIZE, Pfn};
+use vm::{allocate_frames, release_frames};
 
 /// One VM's host side. The memory behind a slot is named by the host address where it begins, so
 /// that devices, which the guest sees where they are, need nothing of their own.
@@ -48,18 +45,12 @@ impl Embedder for Host {
     }
 
     fn allocate_roots(&self, tables: u32) -> Option<Frame> {
-        // SAFETY: the layout is not empty.
-        let memory = unsafe { alloc_zeroed(layout(tables)) };
-        let entries = NonNull::new(memory.cast::<EntryWord>())?;
-        translations::publish();
-        let pfn = Pfn::of_address(memory.addr() as u64);
-        // SAFETY: zeroed, aligned to its size, ours alone, and allocated until `release_roots`.
-        Some(unsafe { Frame::from_raw(pfn, entries) })
+        allocate_frames(tables, translations::publish)
     }
 
     fn release_roots(&self, first: Frame, tables: u32) {
-        // SAFETY: `allocate_roots` made it with the same layout, and nothing refers to it any more.
-        unsafe { dealloc(first.entries().as_ptr().cast(), layout(tables)) };
+        // SAFETY: F1: the library gives back what `allocate_roots` gave, when nothing refers to it.
+        unsafe { release_frames(first, tables) };
     }
 
     fn shoot_down(&self, _: Scope) {
@@ -93,10 +84,4 @@ impl Embedder for Host {
     fn write(&self, _: GuestPage, _: u64, _: &[u8]) -> Result<(), NoBacking> {
         Err(NoBacking)
     }
-}
-
-/// So many frames side by side, aligned to their size together.
-fn layout(tables: u32) -> Layout {
-    let bytes = PAGE_SIZE as usize * tables as usize;
-    Layout::from_size_align(bytes, bytes).expect("a power of two of pages")
 }

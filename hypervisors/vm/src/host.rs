@@ -1,14 +1,13 @@
 //! What this hypervisor brings to the library.
 #![allow(unsafe_code)]
 
+use crate::frames::{allocate_frames, release_frames};
 use crate::memory::GuestMemory;
 use crate::processor::Processor;
-use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use core::marker::PhantomData;
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use vellum_mmu::{Backing, BackingWrite, Embedder, EntryWord, Frame, GuestPage, NoBacking, Scope};
-use vellum_pte::{AddressSpace, Gpa, Level, PAGE_SHIFT, PAGE_SIZE, Pfn};
+use vellum_mmu::{Backing, BackingWrite, Embedder, Frame, GuestPage, NoBacking, Scope};
+use vellum_pte::{AddressSpace, Gpa, Level, PAGE_SIZE};
 
 /// One VM's host side. Its memory is mapped one to one, so a physical address is a pointer.
 pub struct Host<P> {
@@ -83,18 +82,12 @@ impl<P: Processor> Embedder for Host<P> {
     }
 
     fn allocate_roots(&self, tables: u32) -> Option<Frame> {
-        // SAFETY: the layout is not empty.
-        let memory = unsafe { alloc_zeroed(layout(tables)) };
-        let entries = NonNull::new(memory.cast::<EntryWord>())?;
-        P::publish();
-        let pfn = Pfn::of_address(memory.addr() as u64);
-        // SAFETY: zeroed, aligned to its size, ours alone, and allocated until `release_roots`.
-        Some(unsafe { Frame::from_raw(pfn, entries) })
+        allocate_frames(tables, P::publish)
     }
 
     fn release_roots(&self, first: Frame, tables: u32) {
-        // SAFETY: `allocate_roots` made it with the same layout, and nothing refers to it any more.
-        unsafe { dealloc(first.entries().as_ptr().cast(), layout(tables)) };
+        // SAFETY: F1: the library gives back what `allocate_roots` gave, when nothing refers to it.
+        unsafe { release_frames(first, tables) };
     }
 
     fn shoot_down(&self, _: Scope) {
@@ -136,10 +129,4 @@ impl<P: Processor> Embedder for Host<P> {
 /// A slot's memory is named by where it begins in the guest's memory: a slot that moves keeps it.
 fn behind(page: GuestPage, offset: u64) -> Gpa {
     Gpa::new(page.memory.0 + page.index * PAGE_SIZE + offset)
-}
-
-/// So many frames side by side, aligned to their size together.
-fn layout(tables: u32) -> Layout {
-    let bytes = (tables as usize) << PAGE_SHIFT;
-    Layout::from_size_align(bytes, bytes).expect("a power of two of pages")
 }

@@ -7,11 +7,13 @@
 
 extern crate alloc;
 
+mod frames;
 mod guest;
 mod host;
 mod memory;
 mod processor;
 
+pub use frames::{allocate_frames, release_frames};
 pub use guest::{Exits, Guest, Ran};
 pub use host::{Host, ShootDowns};
 pub use memory::GuestMemory;
