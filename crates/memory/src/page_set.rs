@@ -123,6 +123,22 @@ impl RegionSet {
         }
     }
 
+    /// Adds the page `64 * i + j` for each bit j of word i of `bitmap`. What lies past the region's
+    /// end is ignored. Where `bitmap` is empty it costs next to nothing.
+    pub fn insert_bitmap(&mut self, bitmap: &[u64]) {
+        let whole = index(self.region.range.pages() / 64).min(bitmap.len());
+        let (whole, rest) = bitmap.split_at(whole);
+        let mine = self.words.chunks_mut(64).zip(&mut self.summary);
+        for (theirs, (mine, summary)) in whole.chunks(64).zip(mine) {
+            if theirs.iter().fold(0, |any, word| any | word) != 0 {
+                *summary |= insert_all(mine, theirs);
+            }
+        }
+        if let Some(&last) = rest.first() {
+            self.insert_word(whole.len() as u64, last);
+        }
+    }
+
     /// Adds one page. One past the region's end is ignored.
     pub fn insert(&mut self, page: u64) {
         self.insert_word(page / 64, 1 << (page % 64));
@@ -205,6 +221,14 @@ impl RegionSet {
             pages => (1 << pages) - 1,
         }
     }
+}
+
+/// Adds each word of `theirs` to its word of `mine`. Says which are not zero.
+fn insert_all(mine: &mut [u64], theirs: &[u64]) -> u64 {
+    mine.iter_mut().zip(theirs).enumerate().fold(0, |filled, (at, (mine, theirs))| {
+        *mine |= theirs;
+        filled | u64::from(*theirs != 0) << at
+    })
 }
 
 fn zeros(length: usize) -> Result<Vec<u64>, TryReserveError> {

@@ -41,8 +41,7 @@ impl LoggedSlot {
         // SAFETY: S, as `new` was promised: the slot has as many pages as the bitmap has bits.
         let got = again(|| unsafe { vm.get_dirty_log(number, &mut self.bitmap) });
         got.map_err(|source| self.failed(Call::GetDirtyLog, source))?;
-        let words = (0..).zip(&self.bitmap).filter(|&(_, &word)| word != 0);
-        words.for_each(|(at, &word)| pages.insert_word(at, word));
+        pages.insert_bitmap(&self.bitmap);
         Ok(())
     }
 

@@ -35,6 +35,22 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_bitmap_is_inserted_as_its_words_are(
+        pages in 1u64..10_000,
+        there in prop::collection::vec(0u64..10_000, 0..20),
+        bitmap in prop::collection::vec(prop_oneof![9 => Just(0), 1 => any::<u64>()], 0..170),
+    ) {
+        let mut by_word = PageSet::new(&layout(pages));
+        there.iter().for_each(|page| by_word.regions_mut()[0].insert(*page));
+        let mut at_once = by_word.clone();
+        (0..).zip(&bitmap).for_each(|(at, word)| by_word.regions_mut()[0].insert_word(at, *word));
+        at_once.regions_mut()[0].insert_bitmap(&bitmap);
+        prop_assert_eq!(by_word, at_once);
+    }
+}
+
 #[test]
 fn a_full_set_ends_with_the_region() {
     let set = PageSet::full(&layout(67));
