@@ -91,15 +91,17 @@ fn measure(result: &mut BenchResult, vcpus: u64, order: Order) -> Result<[f64; 2
     let pages: Vec<_> = (0..vcpus).map(|number| order.pages(number, vcpus)).collect();
     let times = in_turns(
         PAIRS,
-        || {
-            harvest(&board, Protect::Pages)?;
-            fault_all(&board, &pages)
-        },
-        || {
-            harvest(&board, Protect::Nothing)?;
-            board.mmu().write_protect_all();
-            fault_all(&board, &pages)
-        },
+        [
+            &mut || {
+                harvest(&board, Protect::Pages)?;
+                fault_all(&board, &pages)
+            },
+            &mut || {
+                harvest(&board, Protect::Nothing)?;
+                board.mmu().write_protect_all();
+                fault_all(&board, &pages)
+            },
+        ],
     )?;
     let samples = times.map(|times| Sample::of(&times, faults));
     let medians = [samples[0].median, samples[1].median];

@@ -41,7 +41,8 @@ fn starting(result: &mut BenchResult) -> Result<(), Failure> {
         let started = guest.start(initial)?;
         guest.stop().map(|_| started)
     };
-    let [all_set, clean] = in_turns(PAIRS, || way(Initial::AllSet), || way(Initial::Clean))?;
+    let [all_set, clean] =
+        in_turns(PAIRS, [&mut || way(Initial::AllSet), &mut || way(Initial::Clean)])?;
     let (all_set, clean) = (Sample::of(&all_set, 1), Sample::of(&clean, 1));
     let ratio = clean.median / all_set.median;
     result.mark("start all set on 1 TiB, ms", Target::AtMost(1.0), all_set.median / 1e6);
@@ -65,7 +66,7 @@ fn splitting(memory: Size, result: &mut BenchResult) -> Result<(), Failure> {
         Ok::<_, Failure>(split)
     };
     let [ahead, by_writes] =
-        in_turns(PAIRS, || way(&Guest::split_ahead), || way(&Guest::split_by_writes))?;
+        in_turns(PAIRS, [&mut || way(&Guest::split_ahead), &mut || way(&Guest::split_by_writes)])?;
     let (ahead, by_writes) = (Sample::of(&ahead, pages), Sample::of(&by_writes, pages));
     result.mark("split ahead of the writes, ns a page", Target::AtMost(100.0), ahead.median);
     result.ratio("by the first write against ahead", by_writes.median / ahead.median);

@@ -95,17 +95,19 @@ fn measure(
         let rig = RefCell::new(Rig::new(board, meanwhile, &storing)?);
         in_turns(
             PAIRS,
-            || {
-                let (protect, rewrite) = rig.borrow_mut().per_page()?;
-                rest.borrow_mut()[0].push(protect + rewrite);
-                Ok::<_, Failure>(protect)
-            },
-            || {
-                let (take, protect, rewrite) = rig.borrow_mut().by_generation()?;
-                rest.borrow_mut()[1].push(take);
-                rest.borrow_mut()[2].push(take + protect + rewrite);
-                Ok(protect)
-            },
+            [
+                &mut || {
+                    let (protect, rewrite) = rig.borrow_mut().per_page()?;
+                    rest.borrow_mut()[0].push(protect + rewrite);
+                    Ok::<_, Failure>(protect)
+                },
+                &mut || {
+                    let (take, protect, rewrite) = rig.borrow_mut().by_generation()?;
+                    rest.borrow_mut()[1].push(take);
+                    rest.borrow_mut()[2].push(take + protect + rewrite);
+                    Ok(protect)
+                },
+            ],
         )
     })?;
     Ok(samples(result, &setting, &times, &rest.into_inner()))

@@ -56,7 +56,7 @@ fn measure(rig: &RefCell<Rig<'_>>, share: Share, result: &mut BenchResult) -> Re
         Ok::<_, Failure>(reset)
     };
     let [pages, everything] =
-        in_turns(PAIRS, || way(Again::Pages, 0), || way(Again::Everything, 1))?;
+        in_turns(PAIRS, [&mut || way(Again::Pages, 0), &mut || way(Again::Everything, 1)])?;
     let [pages_round, everything_round] = rest.into_inner();
     let mut keep = |what: &str, times: &[Duration]| {
         let sample = Sample::of(times, 1);

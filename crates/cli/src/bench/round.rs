@@ -74,12 +74,11 @@ fn measure(
     log.start()?;
     let [none, ours] = in_turns(
         PAIRS,
-        || plain.rewrite(),
-        || {
+        [&mut || plain.rewrite(), &mut || {
             let rig = &mut rig.borrow_mut();
             let harvest = rig.harvest(&mut log)?;
             Ok(harvest + rig.rewrite()?)
-        },
+        }],
     )?;
     log.stop()?;
     let pages = setting.share.of(tracked.layout().pages());

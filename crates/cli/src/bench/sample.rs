@@ -45,21 +45,24 @@ impl Sample {
     }
 }
 
-/// Runs two ways in turns, `pairs` times after a warm-up, and returns the times of each. A way
-/// prepares what it needs and returns only what it measured.
-pub(crate) fn in_turns<E>(
-    pairs: usize,
-    mut first: impl FnMut() -> Result<Duration, E>,
-    mut second: impl FnMut() -> Result<Duration, E>,
-) -> Result<[Vec<Duration>; 2], E> {
-    let mut times = [Vec::new(), Vec::new()];
-    for pair in 0..pairs + WARM_UP {
-        let measured = [first()?, second()?];
-        if pair >= WARM_UP {
-            times.iter_mut().zip(measured).for_each(|(times, time)| times.push(time));
+/// One way of doing what is measured: it prepares what it needs and returns only what it measured.
+pub(crate) type Way<'w, E> = &'w mut dyn FnMut() -> Result<Duration, E>;
+
+/// Runs the ways in turns, `times` times each after a warm-up, and returns the times of each.
+pub(crate) fn in_turns<E, const WAYS: usize>(
+    times: usize,
+    mut ways: [Way<'_, E>; WAYS],
+) -> Result<[Vec<Duration>; WAYS], E> {
+    let mut measured = [const { Vec::new() }; WAYS];
+    for time in 0..times + WARM_UP {
+        for (way, measured) in ways.iter_mut().zip(&mut measured) {
+            let took = way()?;
+            if time >= WARM_UP {
+                measured.push(took);
+            }
         }
     }
-    Ok(times)
+    Ok(measured)
 }
 
 /// How long `work` takes.
@@ -87,7 +90,7 @@ mod tests {
             order.borrow_mut().push(name);
             Ok::<_, std::convert::Infallible>(Duration::ZERO)
         };
-        let times = in_turns(3, || way('a'), || way('b'));
+        let times = in_turns(3, [&mut || way('a'), &mut || way('b')]);
         assert_eq!(order.borrow().as_str(), "ababababab");
         assert!(times.is_ok_and(|[a, b]| a.len() == 3 && b.len() == 3));
     }
