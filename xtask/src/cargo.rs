@@ -1,6 +1,7 @@
 //! Cargo and other programs, run so that their output is seen as it comes.
 
 use crate::failure::Failure;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -34,6 +35,13 @@ pub(crate) fn cargo(words: &str) -> Command {
     command
 }
 
+/// The same for tests: they report to a file of ours whether the machine had what they need.
+pub(crate) fn tests(words: &str) -> Command {
+    let mut command = cargo(words);
+    command.env(vellum_presence::REPORTS, crate::presence::reports());
+    command
+}
+
 /// Runs `command` to its end.
 pub(crate) fn run(mut command: Command) -> Result<(), Failure> {
     let text = spelt(&command);
@@ -63,11 +71,24 @@ fn finish(command: String, status: std::io::Result<ExitStatus>) -> Result<(), Fa
     }
 }
 
-/// As a person would type it, the variables in front.
+/// Runs `command` to its end, and gives what it says on standard output.
+pub(crate) fn output_of(mut command: Command) -> Result<String, Failure> {
+    let text = spelt(&command);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let (status, said) = match output {
+        Ok(output) => (Ok(output.status), output.stdout),
+        Err(error) => (Err(error), Vec::new()),
+    };
+    finish(text, status).map(|()| String::from_utf8_lossy(&said).into_owned())
+}
+
+/// As a person would type it, the variables in front. Where tests report to is ours alone.
 pub(crate) fn spelt(command: &Command) -> String {
-    let variables = command.get_envs().filter_map(|(name, value)| {
-        value.map(|value| format!("{}={:?}", name.to_string_lossy(), value.to_string_lossy()))
-    });
+    let ours = |name: &OsStr| name == vellum_presence::REPORTS;
+    let variables =
+        command.get_envs().filter(|(name, _)| !ours(name)).filter_map(|(name, value)| {
+            value.map(|value| format!("{}={:?}", name.to_string_lossy(), value.to_string_lossy()))
+        });
     let words = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned());

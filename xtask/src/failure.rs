@@ -82,6 +82,18 @@ pub(crate) enum Failure {
     /// The freestanding program holds what it must not hold.
     #[error("the freestanding program is not freestanding: {0}")]
     NotFreestanding(String),
+    /// A test said at its gate what cannot be read.
+    #[error("a test reported `{0}`, which is no report")]
+    NoReport(String),
+    /// What was built cannot be listed.
+    #[error("cargo said `{0}`, which is no message of its own")]
+    NoMessage(String),
+    /// Tests that should have run have not, and passed.
+    #[error("tests passed that did not run:\n{}", crate::presence::listed(objections))]
+    NotRun {
+        /// Which, and why they should have.
+        objections: Vec<crate::presence::Objection>,
+    },
     /// Another run uses the same serial lines and disks.
     #[error(
         "another `cargo xtask hardware` works in {folder}\n  wait for it, or set CARGO_TARGET_DIR \

@@ -9,6 +9,7 @@ mod failure;
 mod freestanding;
 mod hardware;
 mod hypervisors;
+mod presence;
 mod step;
 mod suite;
 mod tool;
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         Task::Test(fetch) => return suite::run(fetch.policy()),
         Task::Packages(fetch) => tool::require_all(fetch.policy()),
         Task::ArmToolchain(fetch) => arm_toolchain(fetch.policy()),
-        Task::Step(step) => step.run(),
+        Task::Step(step) => step.run().map(|absences| presence::print(&absences)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,9 @@
 //! The proofs.
 
-use crate::cargo::{cargo, run, target};
+use crate::cargo::{cargo, run, target, tests};
 use crate::failure::Failure;
 use crate::hardware::Hardware;
+use crate::presence::{self, Absence};
 use crate::{deny, freestanding, hypervisors, tool};
 
 /// One proof, and the name it is run by.
@@ -83,13 +84,28 @@ impl Step {
         }
     }
 
-    /// Runs it.
-    pub(crate) fn run(self) -> Result<(), Failure> {
+    /// Runs it. What it could not show on this machine; or it fails, also where that is not so.
+    pub(crate) fn run(self) -> Result<Vec<Absence>, Failure> {
+        presence::forget()?;
+        self.prove()?;
+        presence::judge(self.selection())
+    }
+
+    /// The packages whose tests it runs, as cargo's selection, where some of them have a gate.
+    fn selection(self) -> Option<&'static str> {
+        match self {
+            Self::Units => Some(UNITS),
+            Self::Conformance => Some(CONFORMANCE),
+            _ => None,
+        }
+    }
+
+    fn prove(self) -> Result<(), Failure> {
         match self {
             Self::Fmt => fmt(),
             Self::Clippy => clippy(),
             Self::Units => units(),
-            Self::Conformance => run(cargo("test --locked -p vellum-conformance")),
+            Self::Conformance => run(tests(&format!("test --locked {CONFORMANCE}"))),
             Self::Loom => loom(),
             Self::Freestanding => freestanding::run(),
             Self::Hardware(hardware) => hardware.run(),
@@ -114,20 +130,24 @@ fn clippy() -> Result<(), Failure> {
 }
 
 /// Without the conformance suite: it switches the breaks on, and what is tested here is what ships.
+const UNITS: &str = "--workspace --exclude vellum-conformance";
+
+const CONFORMANCE: &str = "-p vellum-conformance";
+
 fn units() -> Result<(), Failure> {
-    run(cargo("test --locked --workspace --exclude vellum-conformance"))
+    run(tests(&format!("test --locked {UNITS}")))
 }
 
 /// One at a time: each is two processes with a gibibyte each.
 fn breaks() -> Result<(), Failure> {
-    run(cargo(
+    run(tests(
         "test --locked --release -p vellum-cli --features breaks --test breaks -- --test-threads=1",
     ))
 }
 
 fn matrix(Runs { runs }: Runs) -> Result<(), Failure> {
     let test = "test --locked --release -p vellum-cli --test matrix --";
-    run(cargo(&format!("{test} --runs {runs}")))
+    run(tests(&format!("{test} --runs {runs}")))
 }
 
 /// In a target folder of its own: `--cfg loom` would rebuild everything at every change of step.

@@ -1,6 +1,7 @@
 //! All steps in turn, with a table at the end.
 
 use crate::failure::Failure;
+use crate::presence::{self, Absence};
 use crate::step::Step;
 use crate::tool::{self, Missing};
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 struct Line {
     step: Step,
     elapsed: Duration,
-    outcome: Result<(), Failure>,
+    outcome: Result<Vec<Absence>, Failure>,
 }
 
 /// Runs every step until one fails, and says how each went.
@@ -22,7 +23,7 @@ pub(crate) fn run(missing: Missing) -> ExitCode {
     let lines = run_until_failure();
     print_table(&lines);
     match lines.last() {
-        Some(Line { outcome: Ok(()), .. }) => ExitCode::SUCCESS,
+        Some(Line { outcome: Ok(_), .. }) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }
@@ -61,6 +62,8 @@ fn print_table(lines: &[Line]) {
             );
         }
     }
+    let absences = lines.iter().filter_map(|line| line.outcome.as_ref().ok()).flatten();
+    presence::print(&absences.cloned().collect::<Vec<_>>());
     print_count(lines);
 }
 

@@ -1,0 +1,85 @@
+//! Which tests have a gate.
+
+/// Tests that need something of the machine: each of them reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Gated {
+    /// Their package.
+    pub(crate) package: &'static str,
+    /// Their program: the name of the integration test, or of the library for unit tests.
+    pub(crate) binary: &'static str,
+    /// What their names begin with: a module, or nothing if all tests of the program have gates.
+    pub(crate) within: &'static str,
+}
+
+/// All of them.
+pub(crate) const GATED: &[Gated] = &[Gated { package: "vellum-kvm", binary: "ways", within: "" }];
+
+#[cfg(test)]
+mod tests {
+    use super::GATED;
+    use crate::cargo::root;
+    use std::path::{Path, PathBuf};
+
+    /// What a test says that runs on the kernel's own hypervisor, or has a gate.
+    const SIGNS: [&str; 3] = ["vellum_kvm::", "vellum_vmm::", "vellum_presence::"];
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+    }
+
+    /// The integration tests of the workspace that bear a sign: package's folder and test's name.
+    fn signed() -> Vec<(String, String)> {
+        let folders = ["crates", "tests"].map(|folder| root().join(folder));
+        let packages =
+            folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("it is there"));
+        let packages = packages.map(|entry| entry.expect("an entry").path());
+        let mut found: Vec<_> = packages.flat_map(|package| signed_in(&package)).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    fn signed_in(package: &Path) -> Vec<(String, String)> {
+        let name = package.file_name().expect("a name").to_string_lossy().into_owned();
+        let tests = package.join("tests");
+        let signed = sources(&tests).into_iter().filter(|path| bears_a_sign(path));
+        let of = |path: PathBuf| {
+            let inside = path.strip_prefix(&tests).expect("it is inside").to_owned();
+            let first = inside.components().next().expect("a first part").as_os_str();
+            first.to_string_lossy().trim_end_matches(".rs").to_owned()
+        };
+        signed.map(|path| (name.clone(), of(path))).collect()
+    }
+
+    fn bears_a_sign(path: &Path) -> bool {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        SIGNS.iter().any(|sign| text.contains(sign))
+    }
+
+    #[test]
+    fn a_test_on_the_kernels_hypervisor_is_known_to_have_a_gate() {
+        let signed = signed();
+        assert!(!signed.is_empty(), "the search finds nothing");
+        for (folder, binary) in signed {
+            let is_known = |gated: &super::Gated| {
+                gated.package == format!("vellum-{folder}") && gated.binary == binary
+            };
+            assert!(GATED.iter().any(is_known), "{folder}'s test {binary} is not in GATED");
+        }
+    }
+
+    #[test]
+    fn what_has_a_gate_is_there() {
+        for gated in GATED {
+            let folder = gated.package.strip_prefix("vellum-").expect("a package of ours");
+            let place = ["crates", "tests"].map(|group| root().join(group).join(folder));
+            let source = place.iter().find(|path| path.exists()).expect("its package is there");
+            let tests = source.join("tests").join(gated.binary);
+            let unit = gated.binary == gated.package.replace('-', "_");
+            let is_there = unit || tests.is_dir() || tests.with_extension("rs").is_file();
+            assert!(is_there, "{gated:?}");
+        }
+    }
+}
