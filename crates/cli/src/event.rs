@@ -1,5 +1,6 @@
 //! What happens on either side, step by step: for the eye, or as lines of JSON.
 
+use crate::machine::Life;
 use serde::{Deserialize, Serialize};
 
 /// One step of one side.
@@ -57,13 +58,8 @@ pub(crate) enum Event {
         /// Why.
         reason: String,
     },
-    /// The guest has run so far here.
-    Progress {
-        /// Instructions retired on each virtual CPU since it arrived.
-        retired: Vec<u64>,
-        /// Passes over its memory that the guest has finished on each since it arrived.
-        passes: Vec<u64>,
-    },
+    /// What the guest has done here since it arrived.
+    Progress(Life),
     /// The guest wrote to its console.
     Console {
         /// What.
@@ -98,6 +94,15 @@ pub(crate) enum Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Work;
+
+    #[test]
+    fn progress_names_what_was_counted() {
+        let event = Event::Progress(Life { work: Work::Retired(vec![5, 6]), passes: vec![1, 2] });
+        let text = serde_json::to_string(&event).expect("it is JSON");
+        assert_eq!(text, r#"{"event":"progress","retired":[5,6],"passes":[1,2]}"#);
+        assert_eq!(serde_json::from_str::<Event>(&text).ok(), Some(event));
+    }
 
     #[test]
     fn an_event_is_one_line_and_reads_back() {

@@ -2,6 +2,7 @@
 
 use crate::args::MachineArgs;
 use crate::failure::Failure;
+use crate::machine::Life;
 use crate::quantity::Size;
 use std::path::{Path, PathBuf};
 use vellum_machine::elf::{Image, PlaceError};
@@ -100,7 +101,7 @@ pub(crate) enum Proof {
     /// Every virtual CPU has finished so many passes: the guest has found all of its memory right
     /// once more.
     Passes(u64),
-    /// Every virtual CPU has retired instructions.
+    /// Every virtual CPU has executed.
     EveryCpu,
     /// Some virtual CPU has: who wrote the guest knows how many it uses.
     AnyCpu,
@@ -108,14 +109,23 @@ pub(crate) enum Proof {
 
 impl Proof {
     /// Whether what was seen is enough.
-    pub(crate) fn is_given(self, retired: &[u64], passes: &[u64]) -> bool {
+    pub(crate) fn is_given(self, life: &Life) -> bool {
+        let (work, passes) = (life.work.amounts(), &life.passes);
         match self {
             Self::Passes(least) => {
                 let enough = passes.iter().all(|passes| *passes >= least);
-                enough && !passes.is_empty() && Self::EveryCpu.is_given(retired, passes)
+                enough && !passes.is_empty() && Self::EveryCpu.is_given(life)
             }
-            Self::EveryCpu => !retired.is_empty() && retired.iter().all(|retired| *retired > 0),
-            Self::AnyCpu => retired.iter().any(|retired| *retired > 0),
+            Self::EveryCpu => !work.is_empty() && work.iter().all(|done| *done > 0),
+            Self::AnyCpu => work.iter().any(|done| *done > 0),
+        }
+    }
+
+    /// What shows that the guest is in the middle of its work, before it is moved.
+    pub(crate) fn of_warmth(self) -> Self {
+        match self {
+            Self::Passes(_) => Self::Passes(1),
+            other => other,
         }
     }
 
@@ -132,18 +142,23 @@ impl Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Work;
+
+    fn life(retired: &[u64], passes: &[u64]) -> Life {
+        Life { work: Work::Retired(retired.to_vec()), passes: passes.to_vec() }
+    }
 
     #[test]
     fn one_idle_cpu_is_not_running_on() {
-        assert!(!Proof::EveryCpu.is_given(&[5, 0], &[0, 0]));
-        assert!(Proof::EveryCpu.is_given(&[5, 1], &[0, 0]));
-        assert!(Proof::AnyCpu.is_given(&[5, 0], &[0, 0]));
+        assert!(!Proof::EveryCpu.is_given(&life(&[5, 0], &[0, 0])));
+        assert!(Proof::EveryCpu.is_given(&life(&[5, 1], &[0, 0])));
+        assert!(Proof::AnyCpu.is_given(&life(&[5, 0], &[0, 0])));
     }
 
     #[test]
     fn a_self_checking_guest_has_to_check_everything_on_every_cpu() {
-        assert!(!Proof::Passes(3).is_given(&[9, 9], &[3, 2]));
-        assert!(Proof::Passes(3).is_given(&[9, 9], &[3, 4]));
-        assert!(!Proof::Passes(3).is_given(&[], &[]));
+        assert!(!Proof::Passes(3).is_given(&life(&[9, 9], &[3, 2])));
+        assert!(Proof::Passes(3).is_given(&life(&[9, 9], &[3, 4])));
+        assert!(!Proof::Passes(3).is_given(&life(&[], &[])));
     }
 }

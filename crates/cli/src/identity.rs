@@ -1,37 +1,45 @@
 //! What a destination must know to build the same machine.
 
 use crate::args::Format;
+use crate::machine::{Movable, software};
+use crate::show::Show;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use vellum_machine::RAM_BASE;
 use vellum_machine::machine::MachineConfig;
 use vellum_memory::Layout;
 use vellum_migrate::{Refusal, RefusalKind};
 use vellum_pte::{GfnRange, PAGE_SIZE};
 
-/// The kind of machine, and the number of its description's version.
-const KIND: &str = "vellum-rv64-1";
-
 /// The most vCPUs that a stranger may ask for.
 const MOST_VCPUS: usize = 64;
 
-/// A machine's description, as JSON on the wire.
+/// A machine's description, as JSON on the wire. Each kind's name ends with the number of its
+/// description's version.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Identity {
-    kind: String,
-    /// How its second-stage entries are spelt.
-    pub(crate) format: Format,
-    vcpus: usize,
-    memory: u64,
-    seed: u64,
-    word: u64,
+#[serde(tag = "kind", deny_unknown_fields)]
+pub(crate) enum Identity {
+    /// The machine in software.
+    #[serde(rename = "vellum-rv64-1")]
+    Software {
+        /// How its second-stage entries are spelt.
+        format: Format,
+        /// Its virtual CPUs.
+        vcpus: usize,
+        /// Bytes of RAM.
+        memory: u64,
+        /// What the guest makes its random numbers from.
+        seed: u64,
+        /// A number for the guest.
+        word: u64,
+    },
 }
 
 impl Identity {
-    /// Of the machine built as `config`.
-    pub(crate) fn new(config: &MachineConfig, format: Format) -> Self {
+    /// Of the software machine built as `config`.
+    pub(crate) fn software(config: &MachineConfig, format: Format) -> Self {
         let MachineConfig { vcpus, memory, seed, word, .. } = *config;
-        Self { kind: KIND.to_owned(), format, vcpus, memory, seed, word }
+        Self::Software { format, vcpus, memory, seed, word }
     }
 
     /// For the wire.
@@ -51,20 +59,26 @@ impl Identity {
         identity.check(layout).map(|()| identity)
     }
 
-    /// How to build it.
-    pub(crate) fn config(&self) -> MachineConfig {
-        let Self { seed, word, .. } = *self;
-        MachineConfig { seed, word, ..MachineConfig::new(self.memory, self.vcpus) }
+    /// A machine like it, without a guest yet.
+    ///
+    /// # Errors
+    /// Why there can be none here.
+    pub(crate) fn build(&self, show: &Arc<Show>) -> Result<Box<dyn Movable>, Refusal> {
+        match *self {
+            Self::Software { format, vcpus, memory, seed, word } => {
+                let config = MachineConfig { seed, word, ..MachineConfig::new(memory, vcpus) };
+                software::vacant(&config, format, show)
+                    .map_err(|error| Refusal::new(RefusalKind::OutOfMemory, &error.to_string()))
+            }
+        }
     }
 
     fn check(&self, layout: &Layout) -> Result<(), Refusal> {
-        if self.kind != KIND {
-            return Err(machine(&format!("only machines of kind {KIND} are built here")));
-        }
-        if !(1..=MOST_VCPUS).contains(&self.vcpus) {
+        let Self::Software { vcpus, memory, .. } = *self;
+        if !(1..=MOST_VCPUS).contains(&vcpus) {
             return Err(machine(&format!("a machine here has 1 to {MOST_VCPUS} vCPUs")));
         }
-        let ram = GfnRange::new(RAM_BASE, self.memory.div_ceil(PAGE_SIZE));
+        let ram = GfnRange::new(RAM_BASE, memory.div_ceil(PAGE_SIZE));
         match layout.regions() {
             [region] if Some(region.range) == ram => Ok(()),
             _ => Err(Refusal::new(RefusalKind::Layout, "its memory is not what it describes")),
@@ -88,27 +102,44 @@ mod tests {
         Layout::new(vec![region]).expect("one region overlaps nothing")
     }
 
-    fn identity() -> Identity {
-        Identity::new(&MachineConfig::new(1 << 20, 2), Format::Npt)
+    fn identity(vcpus: usize) -> Identity {
+        Identity::software(&MachineConfig::new(1 << 20, vcpus), Format::Npt)
+    }
+
+    /// What a stranger writes in place of what we would.
+    fn forged(from: &str, to: &str) -> Vec<u8> {
+        let honest = String::from_utf8(identity(2).to_bytes()).expect("JSON is text");
+        let forged = honest.replacen(from, to, 1);
+        assert_ne!(forged, honest, "{from} is in it");
+        forged.into_bytes()
     }
 
     #[test]
     fn a_description_survives_the_wire() {
-        let back = Identity::from_bytes(&identity().to_bytes(), &layout(256));
-        assert_eq!(back.as_ref(), Ok(&identity()));
-        assert_eq!(back.map(|identity| identity.config().vcpus), Ok(2));
+        let back = Identity::from_bytes(&identity(2).to_bytes(), &layout(256));
+        assert_eq!(back, Ok(identity(2)));
     }
 
     #[test]
     fn a_description_that_lies_about_its_memory_is_refused() {
-        assert!(Identity::from_bytes(&identity().to_bytes(), &layout(255)).is_err());
+        assert!(Identity::from_bytes(&identity(2).to_bytes(), &layout(255)).is_err());
     }
 
     #[test]
     fn garbage_and_greed_are_refused() {
         assert!(Identity::from_bytes(b"\xff\x00", &layout(1)).is_err());
         assert!(Identity::from_bytes(b"{}", &layout(1)).is_err());
-        let greedy = Identity { vcpus: 65, ..identity() };
-        assert!(Identity::from_bytes(&greedy.to_bytes(), &layout(256)).is_err());
+        for vcpus in [0, 65] {
+            assert!(Identity::from_bytes(&identity(vcpus).to_bytes(), &layout(256)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_kind_or_a_field_that_nobody_knows_is_refused() {
+        let refused = Identity::from_bytes(&forged("rv64-1", "rv64-2"), &layout(256));
+        let text = refused.expect_err("it is of another version").to_string();
+        assert!(text.contains("vellum-rv64-2") && text.contains("vellum-rv64-1"), "{text}");
+        let refused = Identity::from_bytes(&forged("{", "{\"more\":1,"), &layout(256));
+        assert!(refused.is_err());
     }
 }

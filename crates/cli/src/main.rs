@@ -12,6 +12,7 @@ mod failure;
 mod guest;
 mod identity;
 mod interrupt;
+mod machine;
 mod migrate;
 mod quantity;
 mod receive;

@@ -1,28 +1,26 @@
 //! `vellum migrate`: starts a guest, moves it while it runs, and says whether anything was lost.
 
 mod attempt;
+mod software;
 mod verdict;
 
-use crate::args::{Format, Migrate};
+use crate::args::Migrate;
 use crate::child::Destination;
-use crate::destination::console;
 use crate::event::Event;
 use crate::failure::{End, Failure};
-use crate::guest::{Guest, Proof};
-use crate::identity::Identity;
+use crate::guest::Proof;
 use crate::interrupt::Interrupt;
+use crate::machine::Movable;
 use crate::report::{Report, columns, render};
 use crate::show::Show;
 use crate::source::Source;
-use crate::track::{Choice, choose};
+use crate::track::Choice;
 use attempt::Attempts;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
-use vellum_machine::Logging;
-use vellum_machine::machine::{Machine, MachineConfig, Status};
-use vellum_machine::walker::WalkedFormat;
-use vellum_pte::{Ept, Npt, PAGE_SIZE, Stage2};
+use vellum_memory::DirtySource;
+use vellum_pte::PAGE_SIZE;
 
 /// How often a guest that warms up is looked at.
 const TICK: Duration = Duration::from_millis(2);
@@ -32,8 +30,9 @@ struct Job<'a> {
     args: &'a Migrate,
     show: Arc<Show>,
     interrupt: Interrupt,
-    guest: Guest,
-    choice: Choice,
+    /// What must be seen of the guest at the destination.
+    proof: Proof,
+    choice: Choice<&'static str>,
 }
 
 /// Moves a guest, prints what came of it and returns how that ends the process.
@@ -45,7 +44,7 @@ pub(crate) fn run(args: &Migrate) -> End {
         (false, true) => Show::Nobody,
         (false, false) => Show::person(),
     });
-    let outcome = migrate(args, &show);
+    let outcome = software::run(args, &show);
     show.end();
     match outcome {
         Ok(report) => tell(args, &report, if report.verified { End::Done } else { End::Failed }),
@@ -82,46 +81,18 @@ fn blank(args: &Migrate) -> Report {
     }
 }
 
-fn migrate(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
-    let job = Job {
-        args,
-        show: Arc::clone(show),
-        interrupt: Interrupt::listen()?,
-        guest: Guest::load(&args.machine)?,
-        choice: choose(args.track),
-    };
-    match args.machine.format {
-        Format::Ept => job.run::<Ept>(),
-        Format::Npt => job.run::<Npt>(),
-        Format::Stage2 => job.run::<Stage2>(),
-    }
-}
-
-fn config(args: &Migrate) -> MachineConfig {
-    MachineConfig {
-        logging: Logging::of(choose(args.track).method),
-        #[cfg(feature = "breaks")]
-        broken: args.broken.and_then(crate::breaks::Name::of_tracking),
-        ..args.machine.config()
-    }
-}
-
 impl Job<'_> {
-    fn run<F: WalkedFormat>(&self) -> Result<Report, Failure> {
-        let config = config(self.args);
-        let machine = Machine::<F>::new(&config, &self.guest.image, console(&self.show))
-            .map_err(|error| self.args.machine.not_built(error))?;
+    /// Moves the guest of `source`, which stands.
+    fn run<M: Movable, L: DirtySource>(&self, source: Source<'_, M, L>) -> Result<Report, Failure> {
         let mut child =
             self.args.to.is_none().then(|| Destination::start(self.args.patience)).transpose()?;
         let to = child.as_ref().map(Destination::address).or_else(|| self.args.to.clone());
         let to = to.ok_or(Failure::Silent)?;
         self.announce();
-        machine.resume();
-        if let Err(reason) = self.warm_up(&machine) {
+        source.machine.resume();
+        if let Err(reason) = self.warm_up(source.machine) {
             return Ok(Report { reason, ..self.report() });
         }
-        let identity = Identity::new(&config, self.args.machine.format);
-        let source = Source::new(&machine, self.choice.method, identity, &self.show);
         let attempts = Attempts {
             to: &to,
             downtime: self.args.downtime,
@@ -138,44 +109,32 @@ impl Job<'_> {
 
     fn announce(&self) {
         let Choice { method, why } = self.choice;
-        let (method, why) = (crate::track::name(method).to_owned(), why.to_owned());
+        let (method, why) = (method.to_owned(), why.to_owned());
         self.show.say(&Event::Tracking { method, why });
         self.show.say(&Event::Running);
     }
 
     fn report(&self) -> Report {
         Report {
-            method: Some(crate::track::name(self.choice.method).to_owned()),
+            method: Some(self.choice.method.to_owned()),
             method_reason: Some(self.choice.why.to_owned()),
             ..blank(self.args)
         }
     }
 
     /// Lets the guest get going: what is moved is a guest in the middle of its work.
-    fn warm_up<F: WalkedFormat>(&self, machine: &Machine<F>) -> Result<(), String> {
-        while !self.is_warm(machine) {
-            if let Some((_, reason)) = crate::receive::ended(machine.status()) {
+    fn warm_up(&self, machine: &impl Movable) -> Result<(), String> {
+        loop {
+            if let Some((_, reason)) = machine.ended() {
                 return Err(format!("{reason}. That was before it could be moved."));
+            }
+            if self.proof.of_warmth().is_given(&machine.life()) {
+                return Ok(());
             }
             if self.interrupt.stop_asked() {
                 return Err("interrupted before the migration began.".to_owned());
             }
             std::thread::sleep(TICK);
         }
-        Ok(())
-    }
-
-    fn is_warm<F: WalkedFormat>(&self, machine: &Machine<F>) -> bool {
-        let (retired, passes): (Vec<u64>, Vec<u64>) =
-            (machine.instructions().collect(), machine.progress().collect());
-        let first_pass = match self.proof() {
-            Proof::Passes(_) => Proof::Passes(1),
-            other => other,
-        };
-        machine.status() == Status::Running && first_pass.is_given(&retired, &passes)
-    }
-
-    fn proof(&self) -> Proof {
-        self.guest.proof(self.args.machine.memory, self.args.machine.vcpus)
     }
 }

@@ -9,8 +9,6 @@ use crate::show::Show;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use vellum_machine::machine::Status;
-use vellum_machine::sbi::ShutdownReason;
 use vellum_migrate::{Address, Limits, Receiver};
 
 /// How often the guest is looked at.
@@ -40,7 +38,7 @@ fn serve(args: &Receive, interrupt: &Interrupt, show: &Arc<Show>, receiver: &Rec
     match received {
         Ok(received) => {
             let (how, reason) = run_on(&received.guest, args.passes, interrupt, show);
-            show.say(&received.guest.progress());
+            show.say(&Event::Progress(received.guest.life()));
             show.say(&Event::Ended { how, reason });
             if how == Ended::Failed { End::Failed } else { End::Done }
         }
@@ -59,12 +57,12 @@ fn run_on(
     show: &Show,
 ) -> (Ended, String) {
     loop {
-        let progress = guest.progress();
-        show.say(&progress);
-        if let Some(ended) = ended(guest.machine.status()) {
+        let life = guest.life();
+        show.say(&Event::Progress(life.clone()));
+        if let Some(ended) = guest.machine.ended() {
             return ended;
         }
-        if passes.is_some_and(|least| has_passed(&progress, least)) {
+        if passes.is_some_and(|least| life.passes.iter().all(|passes| *passes >= least)) {
             guest.machine.pause();
             return (Ended::Asked, "the guest has finished the passes asked for".to_owned());
         }
@@ -74,29 +72,6 @@ fn run_on(
         }
         std::thread::sleep(TICK);
     }
-}
-
-fn has_passed(progress: &Event, least: u64) -> bool {
-    matches!(progress, Event::Progress { passes, .. } if passes.iter().all(|n| *n >= least))
-}
-
-/// How and why a machine runs no more.
-pub(crate) fn ended(status: Status) -> Option<(Ended, String)> {
-    Some(match status {
-        Status::Running | Status::Paused => return None,
-        Status::ShutDown(ShutdownReason::Finished) => {
-            (Ended::ShutDown, "the guest shut down".to_owned())
-        }
-        Status::ShutDown(ShutdownReason::SystemFailure) => {
-            (Ended::Failed, "the guest found something wrong and shut down".to_owned())
-        }
-        Status::ShutDown(ShutdownReason::Other(number)) => {
-            (Ended::Failed, format!("the guest shut down for its reason {number}"))
-        }
-        Status::Denied(store) => (Ended::Failed, format!("the guest cannot go on: {store}")),
-        Status::Failed(failure) => (Ended::Failed, format!("the guest cannot go on: {failure}")),
-        Status::Panicked { hart } => (Ended::Failed, format!("the thread of hart {hart} panicked")),
-    })
 }
 
 /// Ends this process when its parent does, however that ends, and takes the socket along. The

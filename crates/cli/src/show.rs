@@ -1,6 +1,7 @@
 //! How events reach whoever looks.
 
 use crate::event::Event;
+use crate::machine::{Life, Work};
 use crate::quantity::show_count;
 use crate::report::{Width, wrapped};
 use console::Term;
@@ -101,7 +102,7 @@ fn update(bar: &ProgressBar, event: &Event) {
 
 /// Whether the line is worth keeping once the next has come.
 fn stays(event: &Event) -> bool {
-    !matches!(event, Event::Copying { .. } | Event::Round { .. } | Event::Progress { .. })
+    !matches!(event, Event::Copying { .. } | Event::Round { .. } | Event::Progress(_))
 }
 
 /// Broken between words where the terminal is narrow.
@@ -145,8 +146,8 @@ fn lock(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
 
 fn pace_line(pace: &mut Pace, event: &Event) {
     match event {
-        Event::Progress { retired, passes } => {
-            let due = pace.take(progress(retired, passes), Instant::now());
+        Event::Progress(life) => {
+            let due = pace.take(progress(life), Instant::now());
             due.iter().for_each(|text| write_line(text));
         }
         Event::Ended { .. } => {
@@ -195,7 +196,7 @@ fn sentence(event: &Event) -> Option<String> {
              not run there: vellum migrate --resume {}",
             std::process::id()
         ),
-        Event::Progress { retired, passes } => progress(retired, passes),
+        Event::Progress(life) => progress(life),
         Event::Console { text } => harmless(text.trim_end()),
         Event::Ended { reason, .. } => reason.clone(),
         Event::Refused { reason } => format!("the guest did not arrive: {reason}"),
@@ -208,11 +209,14 @@ fn harmless(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-fn progress(retired: &[u64], passes: &[u64]) -> String {
-    let instructions = show_count(retired.iter().sum());
+fn progress(Life { work, passes }: &Life) -> String {
+    let unit = match work {
+        Work::Retired(_) => "instructions",
+    };
+    let amount = show_count(work.amounts().iter().sum());
     match passes.iter().min() {
-        None | Some(0) => format!("{instructions} instructions"),
-        Some(passes) => format!("{instructions} instructions, {} passes", show_count(*passes)),
+        None | Some(0) => format!("{amount} {unit}"),
+        Some(passes) => format!("{amount} {unit}, {} passes", show_count(*passes)),
     }
 }
 

@@ -2,48 +2,36 @@
 
 use crate::event::Event;
 use crate::identity::Identity;
+use crate::machine::{Movable, StateError};
 use crate::show::Show;
-use vellum_machine::log::{BoardLog, Track};
-use vellum_machine::machine::{Machine, SnapshotError};
-use vellum_machine::walker::WalkedFormat;
+use vellum_memory::DirtySource;
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_migrate::{Phase, Progress, SourceGuest};
 use vellum_pte::AddressSpace;
 
-/// A running machine that can move away. Says when it stops and, beforehand, when it runs.
-pub(crate) struct Source<'m, F: WalkedFormat> {
-    machine: &'m Machine<F>,
-    log: BoardLog<'m, F>,
-    identity: Identity,
-    show: &'m Show,
+/// A running machine that can move away, and its log. Says when it stops and, beforehand, when it
+/// runs.
+pub(crate) struct Source<'m, M, L> {
+    pub(crate) machine: &'m M,
+    pub(crate) log: L,
+    pub(crate) identity: Identity,
+    pub(crate) show: &'m Show,
 }
 
-impl<'m, F: WalkedFormat> Source<'m, F> {
-    /// Of `machine`, its writes tracked as `track` says.
-    pub(crate) fn new(
-        machine: &'m Machine<F>,
-        track: Track,
-        identity: Identity,
-        show: &'m Show,
-    ) -> Self {
-        Self { machine, log: BoardLog::new(machine.board(), track), identity, show }
-    }
-}
-
-impl<'m, F: WalkedFormat> SourceGuest for Source<'m, F> {
+impl<M: Movable, L: DirtySource> SourceGuest for Source<'_, M, L> {
     type Memory = GuestMemoryMmap;
-    type Dirty = BoardLog<'m, F>;
-    type Error = SnapshotError;
+    type Dirty = L;
+    type Error = StateError;
 
     fn identity(&self) -> Vec<u8> {
         self.identity.to_bytes()
     }
 
     fn memory(&self, _: AddressSpace) -> &GuestMemoryMmap {
-        self.machine.board().memory()
+        self.machine.memory()
     }
 
-    fn dirty(&mut self) -> &mut BoardLog<'m, F> {
+    fn dirty(&mut self) -> &mut L {
         &mut self.log
     }
 
@@ -57,8 +45,8 @@ impl<'m, F: WalkedFormat> SourceGuest for Source<'m, F> {
         self.machine.resume();
     }
 
-    fn save_state(&mut self) -> Result<Vec<u8>, SnapshotError> {
-        self.machine.save().map(|state| state.to_bytes())
+    fn save_state(&mut self) -> Result<Vec<u8>, StateError> {
+        self.machine.save()
     }
 }
 

@@ -12,9 +12,16 @@ use vellum_machine::log::Track as Method;
 
 /// A way of tracking and one sentence that says why it was chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Choice {
-    pub(crate) method: Method,
+pub(crate) struct Choice<M> {
+    pub(crate) method: M,
     pub(crate) why: &'static str,
+}
+
+impl<M> Choice<M> {
+    /// The same choice, said otherwise.
+    pub(crate) fn map<N>(self, other: impl FnOnce(M) -> N) -> Choice<N> {
+        Choice { method: other(self.method), why: self.why }
+    }
 }
 
 /// What a way of tracking is called on the command line and in reports.
@@ -30,7 +37,7 @@ pub(crate) fn name(method: Method) -> &'static str {
 }
 
 /// Follows the command line, or chooses. Every processor of this machine sets D bits.
-pub(crate) fn choose(track: Track) -> Choice {
+pub(crate) fn choose(track: Track) -> Choice<Method> {
     match track {
         Track::PerPage => asked(Method::PerPage),
         Track::ProtectAll => asked(Method::ProtectAll),
@@ -46,7 +53,7 @@ pub(crate) fn choose(track: Track) -> Choice {
     }
 }
 
-const fn asked(method: Method) -> Choice {
+const fn asked<M>(method: M) -> Choice<M> {
     Choice { method, why: "it was asked for" }
 }
 

@@ -13,12 +13,12 @@ pub(crate) use range::{AddressRange, Grain};
 pub(crate) use report::Line;
 
 use crate::args::{Format, Watch};
-use crate::destination::console;
 use crate::event::Ended;
 use crate::failure::{End, Failure};
 use crate::guest::Guest;
 use crate::interrupt::Interrupt;
-use crate::receive::ended;
+use crate::machine::console;
+use crate::machine::software::ended;
 use crate::report::{Width, columns, wrapped};
 use crate::show::Show;
 use console::Term;
@@ -125,8 +125,9 @@ impl Job<'_> {
     fn run<F: WalkedFormat>(&self) -> Result<End, Failure> {
         let watched: Vec<_> = self.ranges.iter().map(|range| range.watched).collect();
         let watched = Watched::new(self.args.grain, &watched);
-        let machine = Machine::<F>::new(&self.config(), &self.guest.image, console(&self.show))
-            .map_err(|error| self.args.machine.not_built(error))?;
+        let machine =
+            Machine::<F>::new(&self.config(), &self.guest.image, Box::new(console(&self.show)))
+                .map_err(|error| self.args.machine.not_built(error))?;
         let printing = if self.args.json { Printing::Each } else { Printing::Sums };
         let tally = Arc::new(Tally::new(watched, self.args.writes, printing));
         let verdict = if self.args.deny { Verdict::Stop } else { Verdict::LetThrough };

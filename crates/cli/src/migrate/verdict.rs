@@ -4,6 +4,7 @@ use super::Job;
 use super::attempt::Ending;
 use crate::child::{Destination, Waited};
 use crate::event::{Ended, Event};
+use crate::machine::Work;
 use crate::quantity::show_count;
 use crate::report::{Report, Round, Stop};
 use std::time::{Duration, Instant};
@@ -14,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was seen of the guest at the destination.
 enum Seen {
-    /// It runs, and has retired so many instructions there.
-    RunningOn(u64),
+    /// It runs, and has done this there.
+    RunningOn(Work),
     /// Something else.
     Otherwise(String),
 }
@@ -45,10 +46,10 @@ impl Job<'_> {
             return Report { verified: true, reason, ..report };
         };
         match self.look(child) {
-            Seen::RunningOn(retired) => Report {
+            Seen::RunningOn(Work::Retired(retired)) => Report {
                 verified: true,
-                reason: format!("{same}, and {}.", self.proof().sentence()),
-                ran_on: Some(retired),
+                reason: format!("{same}, and {}.", self.proof.sentence()),
+                ran_on: Some(retired.iter().sum()),
                 ..report
             },
             Seen::Otherwise(what) => Report { reason: format!("{same}, but {what}."), ..report },
@@ -74,10 +75,9 @@ impl Job<'_> {
 
     fn sign_of_life(&self, event: &Event) -> Option<Seen> {
         match event {
-            Event::Progress { retired, passes } => {
+            Event::Progress(life) => {
                 self.show.say(event);
-                let given = self.proof().is_given(retired, passes);
-                given.then(|| Seen::RunningOn(retired.iter().sum()))
+                self.proof.is_given(life).then(|| Seen::RunningOn(life.work.clone()))
             }
             Event::Console { .. } => {
                 self.show.say(event);
