@@ -1,6 +1,7 @@
 //! Each way of the kernel's to keep a log, held to a copy of the guest's memory.
 //!
-//! Where there is no `/dev/kvm`, or the kernel lacks what a way needs, a test says `not run` and why.
+//! Where there is no `/dev/kvm`, or the kernel lacks what a way needs, a test says `not run` and why,
+//! and `cargo xtask test` lists it.
 #![cfg(target_arch = "x86_64")]
 
 mod contract;
@@ -13,10 +14,8 @@ mod rings;
 mod running;
 
 use native::{Machine, Walk};
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::sync::{Mutex, PoisonError};
-use vellum_kvm::{RingSize, Way};
+use vellum_kvm::{RingSize, Way, open};
+use vellum_presence::{Need, given};
 
 /// Pages of the data region: no multiple of 64, and more than a small ring holds.
 const PAGES: u64 = 2051;
@@ -46,10 +45,15 @@ fn each_way(walks: &[Walk], mut test: impl FnMut(Machine)) {
 
 /// Does `test` with a guest of one way, or says why not.
 fn with(way: Way, walks: &[Walk], test: impl FnOnce(Machine)) {
-    match Machine::new(way, small(), PAGES, walks) {
-        Ok(machine) => test(machine),
-        Err(reason) => not_run(&reason),
+    if let Some(machine) = machine(way, small(), PAGES, walks) {
+        test(machine);
     }
+}
+
+/// A guest, where this machine can have one.
+fn machine(way: Way, ring: RingSize, pages: u64, walks: &[Walk]) -> Option<Machine> {
+    given(Need::Kvm, open())?;
+    given(Need::KvmWay(way.name().to_owned()), Machine::new(way, ring, pages, walks))
 }
 
 /// Whether a way has rings.
@@ -60,13 +64,4 @@ fn has_rings(way: Way) -> bool {
 /// Whether a way clears range by range.
 fn is_manual(way: Way) -> bool {
     matches!(way, Way::Manual | Way::ManualAllSet)
-}
-
-/// Says once why something was not run, past the harness, which keeps to itself what passing tests say.
-fn not_run(reason: &impl ToString) {
-    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let said = format!("not run: {}", reason.to_string());
-    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(said.clone()) {
-        writeln!(std::io::stderr(), "{said}").expect("somebody listens");
-    }
 }

@@ -1,20 +1,18 @@
 //! What is missing is said by name.
 
-use crate::native::Machine;
-use crate::{PAGES, apart, not_run, small};
+use crate::{PAGES, apart, small};
 use kvm_ioctls::VmFd;
 use vellum_kvm::{
-    Capabilities, Capability, PrepareError, RingSize, RingSizeError, Way, open, prepare,
+    Capabilities, Capability, Missing, PrepareError, RingSize, RingSizeError, Way, open, prepare,
 };
+use vellum_presence::{Need, given};
 
 fn vm() -> Option<VmFd> {
-    match open() {
-        Ok(kvm) => Some(kvm.create_vm().expect("KVM makes a VM")),
-        Err(reason) => {
-            not_run(&reason);
-            None
-        }
-    }
+    given(Need::Kvm, open()).map(|kvm| kvm.create_vm().expect("KVM makes a VM"))
+}
+
+fn not_run(missing: &Missing) {
+    vellum_presence::not_run(Need::KvmWay(missing.way.name().to_owned()), missing);
 }
 
 #[test]
@@ -44,10 +42,8 @@ fn the_best_way_is_one_that_the_kernel_has() {
 
 #[test]
 fn rings_after_the_first_vcpu_are_refused_with_the_reason() {
-    let machine = match Machine::new(Way::ClearingGet, small(), PAGES, &apart(1)) {
-        Ok(machine) => machine,
-        Err(reason) => return not_run(&reason),
-    };
+    let made = crate::machine(Way::ClearingGet, small(), PAGES, &apart(1));
+    let Some(machine) = made else { return };
     let refused = prepare(&machine.vm, Way::Ring, small());
     match refused {
         Err(PrepareError::Refused { capability: Capability::DirtyLogRing, source }) => {
@@ -67,6 +63,7 @@ fn a_ring_has_a_size_that_the_kernel_can_give() {
     let Some(vm) = vm() else { return };
     match prepare(&vm, Way::Ring, RingSize::default()) {
         Ok(_) | Err(PrepareError::RingTooLarge { .. }) => {}
-        Err(reason) => not_run(&reason),
+        Err(PrepareError::Missing(missing)) => not_run(&missing),
+        other => panic!("{other:?}"),
     }
 }

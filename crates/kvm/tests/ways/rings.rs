@@ -69,10 +69,8 @@ fn under_signals(work: impl FnOnce()) {
 fn a_reset_that_signals_interrupt_takes_everything_back() {
     // So many entries that a signal comes while they are taken back.
     let walk = [Machine::walk(1, 0, MANY, 2 * MANY)];
-    let mut machine = match Machine::new(Way::Ring, RingSize::default(), MANY, &walk) {
-        Ok(machine) => machine,
-        Err(reason) => return crate::not_run(&reason),
-    };
+    let ring = RingSize::default();
+    let Some(mut machine) = crate::machine(Way::Ring, ring, MANY, &walk) else { return };
     let Machine { log, vcpus, memory, .. } = &mut machine;
     log.start().expect("the log starts");
     let mut copy = Copy::of(memory);
