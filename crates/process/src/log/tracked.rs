@@ -1,0 +1,130 @@
+//! Mappings under asynchronous write-protection: protected, and scanned.
+#![allow(unsafe_code)]
+
+use crate::calls::{self, Pass, Protection, again};
+use crate::error::{Call, ProcessError};
+use crate::mapping::Mapping;
+use core::ops::Range;
+use linux_raw_sys::general::page_region;
+use rustix::process::{Pid, getpid};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use vellum_memory::RegionSet;
+
+/// As many runs of pages as the kernel finds before it hands them over: those of 2 MiB, every other
+/// page. More would save no work but the call's own.
+const RUNS: usize = 4096;
+
+/// Mappings, the userfaultfd that they are registered with, and the room for what a scan says.
+pub(super) struct Tracked {
+    faults: OwnedFd,
+    pagemap: File,
+    mappings: Vec<Mapping>,
+    /// How many of them are registered: the first so many.
+    registered: usize,
+    found: Box<[page_region]>,
+    owner: Pid,
+}
+
+impl Tracked {
+    /// # Safety
+    /// M: the bytes of each mapping are mapped where it says, and stay so as long as this is there.
+    pub(super) unsafe fn new(faults: OwnedFd, pagemap: File, mappings: Vec<Mapping>) -> Self {
+        let found = vec![page_region { start: 0, end: 0, categories: 0 }; RUNS].into_boxed_slice();
+        Self { faults, pagemap, mappings, registered: 0, found, owner: getpid() }
+    }
+
+    /// Whether this process made it. Its descriptors are about the memory of the one that did.
+    pub(super) fn is_ours(&self) -> Result<(), ProcessError> {
+        if self.owner == getpid() { Ok(()) } else { Err(ProcessError::Forked) }
+    }
+
+    /// Protects all pages, those too that are not there yet. None may be registered.
+    pub(super) fn start(&mut self) -> Result<(), ProcessError> {
+        self.is_ours()?;
+        for mapping in &self.mappings[self.registered..] {
+            let bytes = mapping.bytes();
+            // SAFETY: M, as `new` was promised.
+            again(|| unsafe { calls::register(&self.faults, &bytes) })
+                .map_err(|source| refused(Call::Register, mapping, source))?;
+            self.registered += 1;
+            again(|| calls::write_protect(&self.faults, &bytes, Protection::On))
+                .map_err(|source| refused(Call::WriteProtect, mapping, source))?;
+        }
+        Ok(())
+    }
+
+    /// Takes every protection away.
+    pub(super) fn stop(&mut self) -> Result<(), ProcessError> {
+        self.is_ours()?;
+        while let Some(mapping) = self.mappings[..self.registered].last() {
+            let bytes = mapping.bytes();
+            again(|| calls::unregister(&self.faults, &bytes))
+                .map_err(|source| refused(Call::Unregister, mapping, source))?;
+            self.registered -= 1;
+        }
+        Ok(())
+    }
+
+    /// Adds to `set` the pages of mapping `index` that were written or given back, and protects them.
+    pub(super) fn take(&mut self, index: usize, set: &mut RegionSet) -> Result<(), ProcessError> {
+        let (mapping, faults) = (self.mappings[index], &self.faults);
+        // What is vacant has no protection, which a scan would only give to a place with a table over
+        // it. Protected first and named, a write in between is in this round by the other pass.
+        scan_all(&self.pagemap, Pass::Vacant, &mapping, &mut self.found, |bytes| {
+            insert(set, &mapping, bytes);
+            again(|| calls::write_protect(faults, bytes, Protection::On))
+                .map_err(|source| refused(Call::WriteProtect, &mapping, source))
+        })?;
+        scan_all(&self.pagemap, Pass::Written, &mapping, &mut self.found, |bytes| {
+            insert(set, &mapping, bytes);
+            Ok(())
+        })
+    }
+}
+
+/// Scans all of a mapping, going on where the room was full.
+fn scan_all(
+    pagemap: &File,
+    pass: Pass,
+    mapping: &Mapping,
+    found: &mut [page_region],
+    mut each: impl FnMut(&Range<u64>) -> Result<(), ProcessError>,
+) -> Result<(), ProcessError> {
+    let mut left = mapping.bytes();
+    while !left.is_empty() {
+        let scanned = again(|| calls::scan(pagemap, pass, &left, found))
+            .map_err(|source| refused(Call::PagemapScan, mapping, source))?;
+        found[..scanned.filled].iter().try_for_each(|run| each(&(run.start..run.end)))?;
+        if scanned.end <= left.start {
+            return Err(ProcessError::Stuck { slot: mapping.region().slot, at: left.start });
+        }
+        left.start = scanned.end;
+    }
+    Ok(())
+}
+
+fn insert(set: &mut RegionSet, mapping: &Mapping, bytes: &Range<u64>) {
+    let pages = mapping.pages_of(bytes);
+    if pages.is_empty() {
+        return;
+    }
+    for word in pages.start / 64..pages.end.div_ceil(64) {
+        let from = pages.start.saturating_sub(word * 64);
+        let to = (pages.end - word * 64).min(64);
+        set.insert_word(word, u64::MAX >> (64 - (to - from)) << from);
+    }
+}
+
+fn refused(call: Call, mapping: &Mapping, source: io::Error) -> ProcessError {
+    ProcessError::Refused { call, slot: mapping.region().slot, source }
+}
+
+/// In a process that was forked, the registration is the other's, and stays.
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        // Where it fails, closing the descriptors does the same.
+        let _ = self.stop();
+    }
+}

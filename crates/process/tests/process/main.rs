@@ -1,0 +1,67 @@
+//! The log and the watch over memory of this process, held to a copy of that memory.
+//!
+//! Where the kernel lacks what a test needs, the test says `not run` and why.
+#![cfg(target_os = "linux")]
+
+mod contract;
+mod controls;
+mod discards;
+mod hugetlb;
+mod kernel_writes;
+mod memory;
+mod oracle;
+mod others;
+mod watching;
+
+use memory::{Kind, Memory};
+
+use vellum_memory::{AddressSpace, Gfn, GfnRange, SlotId};
+use vellum_presence::{Need, given};
+use vellum_process::{Capabilities, Facility, Mapping, Missing, ProcessLog, WriteWatch, Writers};
+
+/// No multiple of 64, nor of what a huge page has.
+const PAGES: u64 = 1027;
+/// Where the guest has its memory.
+const BASE: u64 = 0x1003;
+
+/// A log over `memory`, or the reason why the test is not run.
+fn log_of(memory: &Memory) -> Option<ProcessLog> {
+    given(needed(), Capabilities::of_this_process().supports(Facility::Log))?;
+    let mapping = mapping(memory, 0, BASE);
+    // SAFETY: M: the memory is declared before the log by each test, and so dropped after it.
+    #[allow(unsafe_code)]
+    Some(unsafe { ProcessLog::new(vec![mapping]) }.expect("what is supported can be made"))
+}
+
+/// A watch over `memory`, likewise.
+fn watch_of(memory: &Memory, writers: Writers) -> Option<WriteWatch> {
+    let facility = match writers {
+        Writers::Threads => Facility::WatchThreads,
+        Writers::ThreadsAndKernel => Facility::WatchKernelToo,
+    };
+    given(Need::Userfaultfd, Capabilities::of_this_process().supports(facility))?;
+    let mapping = mapping(memory, 0, BASE);
+    // SAFETY: M, as above.
+    #[allow(unsafe_code)]
+    Some(unsafe { WriteWatch::new(vec![mapping], writers) }.expect("what is supported can be made"))
+}
+
+/// What a missing facility is called in reports.
+fn needed() -> Need {
+    match Capabilities::of_this_process().supports(Facility::Log) {
+        Err(Missing::PagemapScan | Missing::Pagemap) => Need::PagemapScan,
+        _ => Need::Userfaultfd,
+    }
+}
+
+fn mapping(memory: &Memory, slot: u16, base: u64) -> Mapping {
+    let range = GfnRange::new(Gfn::new(base), memory.pages()).expect("a range");
+    Mapping::new(SlotId(slot), AddressSpace::NORMAL, range, memory.base()).expect("whole pages")
+}
+
+/// Does `test` with memory of each kind that the machine has.
+fn each_kind(mut test: impl FnMut(Kind, Memory)) {
+    for kind in [Kind::Private, Kind::Shared, Kind::HugePages] {
+        test(kind, Memory::new(kind, PAGES).expect("memory"));
+    }
+}
