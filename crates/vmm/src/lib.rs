@@ -1,0 +1,46 @@
+//! A small monitor of native x86-64 guests on Linux's KVM: memory, vCPUs on threads, a log of the
+//! guest's writes, and a state that moves to another machine.
+//!
+//! ```text
+//! let config = Config::new(256 << 20, 4);
+//! let (machine, mut log) = Machine::new(&config, &Guest::Selfcheck.program())?;
+//! log.start()?;                        a DirtySource, as every other
+//! machine.resume();
+//! ...                                  rounds, while the guest runs
+//! machine.pause();                     no vCPU is in the guest, and nothing is half done
+//! let state = machine.save()?.to_bytes();
+//! ```
+//!
+//! Guests run at level 3 of long mode, where every host runs them natively, also one that has neither
+//! VMX nor SVM. `docs/vmm.md` has the machine as a guest sees it.
+//!
+//! On anything but Linux on x86-64 this crate is empty.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod boot;
+mod config;
+mod console;
+mod error;
+mod gate;
+mod guests;
+mod kick;
+mod log;
+mod machine;
+mod port;
+mod program;
+mod ram;
+mod state;
+mod status;
+mod vcpu;
+
+pub use config::{Backing, Config, MINIMUM_MEMORY, MOST_MEMORY, MOST_VCPUS};
+pub use console::ConsoleSink;
+pub use error::{MachineError, MemoryError};
+pub use guests::{Guest, HOT_PER_COLD, Plan, UnknownGuest, passes_to_recheck_all};
+pub use log::GuestLog;
+pub use machine::Machine;
+pub use port::Port;
+pub use program::{Program, ProgramError};
+pub use ram::{RAM, RAM_BASE, RESERVED_PAGES, SYSTEM};
+pub use state::{MachineState, Part, RestoreError, SaveError, StateError};
+pub use status::{End, Failure, Status, Why};

@@ -1,0 +1,161 @@
+//! A vCPU: into the guest and out again.
+
+use crate::console::ConsoleSink;
+use crate::port::Message;
+use crate::status::{End, Failure, Why};
+use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use std::io;
+use vellum_kvm::Reaper;
+
+/// A line of the console is handed over when it is so long.
+const LINE: usize = 256;
+
+/// Why a vCPU left the guest.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// It said something.
+    Message(Message),
+    /// Its ring is full.
+    RingFull,
+    /// A signal came, or the kernel had no time.
+    Kicked,
+}
+
+/// A vCPU. Its thread has it for a turn, and who saves or restores when the machine is paused.
+pub(crate) struct Vcpu {
+    number: usize,
+    pub(crate) fd: VcpuFd,
+    reaper: Option<Reaper>,
+    line: Vec<u8>,
+    io: Io,
+}
+
+/// Whether the instruction by which a vCPU left the guest has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Io {
+    /// It has.
+    Done,
+    /// KVM ends it when the guest is entered the next time; until then the registers are those before it.
+    Pending,
+}
+
+impl Vcpu {
+    pub(crate) fn new(number: usize, fd: VcpuFd, reaper: Option<Reaper>) -> Self {
+        Self { number, fd, reaper, line: Vec::new(), io: Io::Done }
+    }
+
+    /// Enters the guest once.
+    pub(crate) fn enter(&mut self) -> Result<Left, Failure> {
+        self.io = Io::Done;
+        match left(self.fd.run()) {
+            Ok(Left::Message(message)) => {
+                self.io = Io::Pending;
+                Ok(Left::Message(message))
+            }
+            Ok(left) => Ok(left),
+            Err(why) => Err(self.failure(why)),
+        }
+    }
+
+    /// Has KVM end the instruction by which the vCPU left the guest, without entering the guest.
+    pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        if self.io == Io::Done {
+            return Ok(());
+        }
+        self.fd.set_kvm_immediate_exit(1);
+        let left = self.enter();
+        self.fd.set_kvm_immediate_exit(0);
+        match left? {
+            Left::Kicked => Ok(()),
+            Left::RingFull => Err(self.failure(Why::ExitNumber(KVM_EXIT_DIRTY_RING_FULL))),
+            // A repeated instruction, which has more to say than one message.
+            Left::Message(_) => Err(self.failure(Why::Exit("an `out` of many"))),
+        }
+    }
+
+    /// Makes room in a full ring. Says whether there is room now: a ring that cannot be believed is the
+    /// business of who collects next.
+    pub(crate) fn reap(&self) -> Result<Room, Failure> {
+        match self.reaper.as_ref().map(Reaper::reap) {
+            None => Err(self.failure(Why::ExitNumber(KVM_EXIT_DIRTY_RING_FULL))),
+            Some(Ok(())) => Ok(Room::Made),
+            Some(Err(vellum_kvm::KvmError::Ring(_))) => Ok(Room::None),
+            Some(Err(error)) => Err(self.failure(Why::Ring(error))),
+        }
+    }
+
+    /// Appends a byte to the line, and hands the line over when it is one.
+    pub(crate) fn print(&mut self, byte: u8, console: impl FnOnce(&[u8])) {
+        self.line.push(byte);
+        if byte == b'\n' || self.line.len() >= LINE {
+            console(&std::mem::take(&mut self.line));
+        }
+    }
+
+    /// Hands over what is there of a line.
+    pub(crate) fn flush(&mut self, console: &mut dyn ConsoleSink) {
+        if !self.line.is_empty() {
+            console.write(&std::mem::take(&mut self.line));
+        }
+    }
+
+    /// Whether it has printed what was not handed over.
+    pub(crate) fn is_in_a_line(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    fn failure(&self, why: Why) -> Failure {
+        let at = self.fd.get_regs().ok().map(|regs| regs.rip);
+        Failure { vcpu: self.number, at, why }
+    }
+}
+
+/// Whether a ring has room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Room {
+    /// It has.
+    Made,
+    /// Not yet.
+    None,
+}
+
+/// How the guest ended that said so.
+pub(crate) fn end(code: u8) -> End {
+    if code == 0 { End::Finished } else { End::Failed }
+}
+
+fn left(exit: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Result<Left, Why> {
+    match exit {
+        Ok(VcpuExit::IoOut(port, bytes)) => {
+            let message = Message::of(port, bytes).map(Left::Message);
+            message.ok_or(Why::Port { port, bytes: bytes.len() })
+        }
+        Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => Ok(Left::RingFull),
+        Ok(VcpuExit::Intr) => Ok(Left::Kicked),
+        Ok(exit) => Err(why(&exit)),
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Ok(Left::Kicked),
+        Err(error) => Err(Why::Kernel(io::Error::from_raw_os_error(error.errno()))),
+    }
+}
+
+/// What an exit says that a guest of ours never makes.
+fn why(exit: &VcpuExit<'_>) -> Why {
+    match exit {
+        VcpuExit::Shutdown => Why::ShutDown,
+        VcpuExit::FailEntry(reason, _) => Why::FailEntry { reason: *reason },
+        VcpuExit::InternalError => Why::InternalError,
+        VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _) => {
+            Why::NoMemory { address: *address }
+        }
+        VcpuExit::MemoryFault { gpa, .. } => Why::HostMemory { address: *gpa },
+        VcpuExit::IoIn(port, bytes) => Why::Port { port: *port, bytes: bytes.len() },
+        VcpuExit::Hlt => Why::Exit("a `hlt`"),
+        VcpuExit::Debug(_) => Why::Exit("a breakpoint"),
+        VcpuExit::Exception => Why::Exit("an exception"),
+        VcpuExit::SystemEvent(..) => Why::Exit("a system event"),
+        VcpuExit::Hypercall(_) => Why::Exit("a hypercall"),
+        VcpuExit::Unsupported(number) => Why::ExitNumber(*number),
+        _ => Why::Exit("one that a guest without devices never makes"),
+    }
+}
