@@ -17,6 +17,7 @@
 //! costs and promises, and `examples/rounds.rs` is a whole monitor.
 #![cfg(target_os = "linux")]
 
+mod breaks;
 mod calls;
 mod capabilities;
 mod device;
@@ -26,6 +27,7 @@ mod prepare;
 mod ring;
 mod slot;
 
+pub use breaks::Break;
 pub use capabilities::{Capabilities, Capability, Missing, Way};
 pub use device::{OpenError, open};
 pub use error::{Call, KvmError, RingFault};

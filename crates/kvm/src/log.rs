@@ -2,6 +2,7 @@
 
 mod bitmap;
 
+use crate::breaks::{Break, Breaks};
 use crate::calls::{Logging, Vm};
 use crate::capabilities::Way;
 use crate::error::KvmError;
@@ -28,6 +29,7 @@ pub struct KvmLog {
     owed: PageSet,
     rings: Option<Arc<Rings>>,
     state: State,
+    breaks: Breaks,
 }
 
 /// Whether the log is on.
@@ -63,7 +65,8 @@ impl Prepared {
         // SAFETY: S, as the caller promises for all of them.
         let slots = slots.into_iter().map(|slot| unsafe { LoggedSlot::new(slot) }).collect();
         let owed = PageSet::new(&layout);
-        Ok(KvmLog { vm, way, ring, slots, layout, owed, rings, state: State::Off })
+        let (state, breaks) = (State::Off, Breaks::default());
+        Ok(KvmLog { vm, way, ring, slots, layout, owed, rings, state, breaks })
     }
 }
 
@@ -88,6 +91,12 @@ impl KvmLog {
         self.rings.as_ref().map(Rings::reaper)
     }
 
+    /// From now on it has this bug.
+    #[cfg(feature = "breaks")]
+    pub fn break_with(&mut self, bug: Break) {
+        self.breaks.chosen = Some(bug);
+    }
+
     fn misused(&self, round: &PageSet) -> Result<(), Misuse> {
         match self.state {
             State::Off => Err(Misuse::Off),
@@ -108,6 +117,12 @@ impl KvmLog {
     }
 
     fn take(&mut self, round: &mut PageSet) -> Result<(), KvmError> {
+        if let Some((region, range)) = self.breaks.overdue() {
+            self.clear(region, range)?;
+        }
+        if self.breaks.has(Break::ResetEarly) {
+            self.reset()?;
+        }
         if let Some(rings) = &self.rings {
             rings.collect(round).map_err(|error| self.begin_again(error))?;
         }
@@ -128,6 +143,16 @@ impl KvmLog {
             }
         }
         Ok(())
+    }
+
+    fn clear(&mut self, region: usize, range: GfnRange) -> Result<(), KvmError> {
+        let cleared = self.slots[region].clear(&self.vm, range);
+        cleared.inspect_err(|_| self.owe_all_of(region))
+    }
+
+    fn reset(&mut self) -> Result<(), KvmError> {
+        let reset = self.rings.as_ref().map_or(Ok(()), |rings| rings.protect());
+        reset.map_err(|error| self.begin_again(error))
     }
 
     /// Rings that cannot be believed may have hidden a page, which would then stay writable and in no
@@ -182,6 +207,7 @@ impl DirtySource for KvmLog {
             self.owed.merge(round);
             return Err(error);
         }
+        self.breaks.lose(round);
         round.merge(&self.owed);
         self.owed.clear();
         Ok(())
@@ -194,13 +220,13 @@ impl DirtySource for KvmLog {
         round: &mut PageSet,
     ) -> Result<(), KvmError> {
         self.misused(round)?;
-        let protected = match (self.way, &self.rings) {
-            (Way::Manual | Way::ManualAllSet, _) => {
-                let cleared = self.slots[region].clear(&self.vm, range);
-                cleared.inspect_err(|_| self.owe_all_of(region))
+        let protected = match self.way {
+            Way::Manual | Way::ManualAllSet => {
+                let here = self.breaks.cleared(region, range);
+                here.map_or(Ok(()), |(region, range)| self.clear(region, range))
             }
-            (_, Some(rings)) => rings.protect().map_err(|error| self.begin_again(error)),
-            (_, None) => Ok(()),
+            Way::Ring | Way::RingWithBitmap if !self.breaks.has(Break::ResetEarly) => self.reset(),
+            Way::Ring | Way::RingWithBitmap | Way::ClearingGet => Ok(()),
         };
         protected.inspect_err(|_| self.owed.merge(round))
     }

@@ -4,6 +4,8 @@
 //! and `cargo xtask test` lists it.
 #![cfg(target_arch = "x86_64")]
 
+#[cfg(feature = "breaks")]
+mod breaks;
 mod contract;
 mod controls;
 mod hostile;

@@ -1,0 +1,85 @@
+//! Deliberate bugs in the shipped paths: the negative control of every proof.
+//!
+//! Without the feature `breaks` the questions below are constant and the code behind them is gone.
+
+use vellum_memory::{GfnRange, PageSet};
+
+/// A deliberate bug of a [`KvmLog`](crate::KvmLog).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Break {
+    /// In every way: a collection loses a page of each 64 that it has.
+    DropBit,
+    /// With rings: what a round has harvested is given back when the next one begins, so that pages are
+    /// read while stores to them are in no log.
+    ResetEarly,
+    /// With manual protection: a range is cleared when the one after it should be. By then its pages
+    /// have been read, and what was stored since is cleared with them.
+    LateClear,
+    /// With manual protection: nothing is ever cleared. No page is lost, and each comes again in every
+    /// round.
+    LostClear,
+}
+
+/// Which bug, if any, a log has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Breaks {
+    #[cfg(feature = "breaks")]
+    pub(crate) chosen: Option<Break>,
+    /// What [`Break::LateClear`] has put off.
+    #[cfg(feature = "breaks")]
+    late: Option<(usize, GfnRange)>,
+}
+
+#[cfg(feature = "breaks")]
+impl Breaks {
+    pub(crate) fn has(self, bug: Break) -> bool {
+        self.chosen == Some(bug)
+    }
+
+    /// What is to be cleared where `region` and `range` should be.
+    pub(crate) fn cleared(&mut self, region: usize, range: GfnRange) -> Option<(usize, GfnRange)> {
+        match self.chosen {
+            Some(Break::LateClear) => self.late.replace((region, range)),
+            Some(Break::LostClear) => None,
+            _ => Some((region, range)),
+        }
+    }
+
+    /// What is to be cleared before a collection.
+    pub(crate) fn overdue(&mut self) -> Option<(usize, GfnRange)> {
+        self.late.take()
+    }
+
+    /// Loses what is to be lost of a collection.
+    pub(crate) fn lose(self, round: &mut PageSet) {
+        if self.has(Break::DropBit) {
+            round.regions_mut().iter_mut().for_each(drop_bits);
+        }
+    }
+}
+
+/// The first page of each 64.
+#[cfg(feature = "breaks")]
+fn drop_bits(pages: &mut vellum_memory::RegionSet) {
+    let firsts: Vec<u64> =
+        pages.words().map(|(word, mask)| word * 64 + u64::from(mask.trailing_zeros())).collect();
+    firsts.into_iter().for_each(|page| pages.remove(page));
+}
+
+#[cfg(not(feature = "breaks"))]
+#[allow(clippy::unused_self)]
+impl Breaks {
+    pub(crate) const fn has(self, _: Break) -> bool {
+        false
+    }
+
+    pub(crate) const fn cleared(self, region: usize, range: GfnRange) -> Option<(usize, GfnRange)> {
+        Some((region, range))
+    }
+
+    pub(crate) const fn overdue(self) -> Option<(usize, GfnRange)> {
+        None
+    }
+
+    pub(crate) const fn lose(self, _: &mut PageSet) {}
+}
