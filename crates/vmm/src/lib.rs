@@ -20,6 +20,7 @@
 mod boot;
 mod config;
 mod console;
+mod descriptors;
 mod error;
 mod gate;
 mod guests;

@@ -220,6 +220,14 @@ impl Machine {
         Ok(())
     }
 
+    pub(crate) fn vm_fd(&self) -> &VmFd {
+        &self.shared.vm
+    }
+
+    pub(crate) fn with_vcpu<T>(&self, number: usize, work: impl FnOnce(&VcpuFd) -> T) -> T {
+        work(&self.shared.cells[number].lock().fd)
+    }
+
     /// Held while the machine is turned on or off, or must stay off.
     fn turning(&self) -> MutexGuard<'_, ()> {
         self.shared.turning.lock().unwrap_or_else(PoisonError::into_inner)
