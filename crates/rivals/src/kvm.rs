@@ -10,6 +10,8 @@ use kvm_bindings::{
 use number::{KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG, KVM_RESET_DIRTY_RINGS};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use vellum_memory::Region;
+use vellum_vmm::Machine;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ref};
 
 /// The calls' numbers.
@@ -22,22 +24,23 @@ mod number {
     ioctl_io_nr!(KVM_RESET_DIRTY_RINGS, KVMIO, 0xc7);
 }
 
-/// A slot's bitmap.
-pub struct Bitmap {
-    vm: OwnedFd,
+/// A memslot's bitmap.
+pub struct Bitmap<'m> {
+    machine: &'m Machine,
     slot: u32,
     pages: u32,
     words: Vec<u64>,
 }
 
-impl Bitmap {
-    /// Of the memslot `slot` of `vm`.
-    ///
-    /// # Safety
-    /// S: the slot has so many pages, as long as this value is used.
+impl<'m> Bitmap<'m> {
+    /// Of the memslot that is region `region` of the machine's layout, which it has.
     #[must_use]
-    pub unsafe fn new(vm: OwnedFd, slot: u32, pages: u32) -> Self {
-        Self { vm, slot, pages, words: vec![0; pages.div_ceil(64) as usize] }
+    pub fn new(machine: &'m Machine, region: usize) -> Self {
+        let region = machine.layout().regions()[region];
+        // A memslot has fewer pages than this type has numbers.
+        let pages = u32::try_from(region.range.pages()).unwrap_or(u32::MAX);
+        let words = vec![0; pages.div_ceil(64) as usize];
+        Self { machine, slot: region.slot.0.into(), pages, words }
     }
 
     /// `KVM_GET_DIRTY_LOG`.
@@ -51,8 +54,10 @@ impl Bitmap {
             __bindgen_anon_1: kvm_dirty_log__bindgen_ty_1 { dirty_bitmap },
             ..Default::default()
         };
-        // SAFETY: K: it reads a `kvm_dirty_log`. S: it writes a bit for each page of the slot.
-        done(unsafe { ioctl_with_ref(&self.vm, KVM_GET_DIRTY_LOG(), &log) })
+        let vm = self.machine.vm();
+        // SAFETY: K: it reads a `kvm_dirty_log`. S: a machine's memslots stay as its layout says, so
+        // it writes a bit for each page of the slot.
+        done(unsafe { ioctl_with_ref(&vm, KVM_GET_DIRTY_LOG(), &log) })
     }
 
     /// `KVM_CLEAR_DIRTY_LOG` of all that the last get said.
@@ -67,8 +72,9 @@ impl Bitmap {
             first_page: 0,
             __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 { dirty_bitmap },
         };
+        let vm = self.machine.vm();
         // SAFETY: K: it reads and writes a `kvm_clear_dirty_log`, and reads a bit for each page.
-        done(unsafe { ioctl_with_mut_ref(&self.vm, KVM_CLEAR_DIRTY_LOG(), &mut log) })
+        done(unsafe { ioctl_with_mut_ref(&vm, KVM_CLEAR_DIRTY_LOG(), &mut log) })
     }
 
     /// What the last get said, 64 pages a word.
@@ -89,52 +95,65 @@ struct Entry {
 const DIRTY: u32 = 1;
 const HARVESTED: u32 = 2;
 
-/// A vCPU's ring.
+/// A vCPU's ring, and the pages that were found in it.
 pub struct Ring {
     vm: OwnedFd,
     entries: NonNull<[Entry]>,
     next: usize,
+    /// By slot, 64 pages a word: two vCPUs, or one between two resets, may write one page.
+    seen: Vec<Vec<u64>>,
+    found: Vec<(u32, u64)>,
 }
 
 // SAFETY: M: the entries are atomics, in a mapping that only goes with this value.
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// The ring of `vcpu`, which has so many entries, a power of two.
+    /// The ring of the vCPU `vcpu`, which has so many entries, a power of two. Whoever read it before
+    /// has left nothing in it, and does not read it again.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn new(vm: OwnedFd, vcpu: &impl AsRawFd, entries: usize) -> io::Result<Self> {
+    pub fn new(machine: &Machine, vcpu: usize, entries: u32) -> io::Result<Self> {
+        let entries = entries as usize;
         let (offset, protection) =
             (i64::from(KVM_DIRTY_LOG_PAGE_OFFSET) * 4096, libc::PROT_READ | libc::PROT_WRITE);
-        let (bytes, fd) = (entries * size_of::<Entry>(), vcpu.as_raw_fd());
+        let (bytes, vcpu) = (entries * size_of::<Entry>(), machine.vcpu(vcpu)?);
         // SAFETY: K: a new mapping at a place of the kernel's choice.
-        let base =
-            unsafe { libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd, offset) };
-        match NonNull::new(base.cast::<Entry>()) {
-            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => {
-                Ok(Self { vm, entries: NonNull::slice_from_raw_parts(base, entries), next: 0 })
-            }
-            _ => Err(io::Error::last_os_error()),
+        let base = unsafe {
+            let fd = vcpu.as_raw_fd();
+            libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd, offset)
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
         }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let words = |region: &Region| vec![0; region.range.pages().div_ceil(64) as usize];
+        let vm = machine.vm().try_clone_to_owned()?;
+        Ok(Self {
+            vm,
+            entries: NonNull::slice_from_raw_parts(base, entries),
+            next: 0,
+            seen: machine.layout().regions().iter().map(words).collect(),
+            found: Vec::with_capacity(entries),
+        })
     }
 
-    /// Hands over slot and offset of every page that the vCPU has written, and marks the entries for
-    /// [`reset`](Self::reset).
-    pub fn harvest(&mut self, mut found: impl FnMut(u32, u64)) -> u32 {
-        // SAFETY: M: the entries are there as long as this value.
-        let entries = unsafe { self.entries.as_ref() };
-        let mut taken = 0;
-        loop {
-            let entry = &entries[self.next & (entries.len() - 1)];
-            if entry.flags.load(Ordering::Acquire) & DIRTY == 0 {
-                return taken;
+    /// Slot and offset of every page that the vCPU has written, each once. Their entries are marked
+    /// for [`reset`](Self::reset).
+    pub fn harvest(&mut self) -> &[(u32, u64)] {
+        let seen = &mut self.seen;
+        let gone = self.found.drain(..);
+        gone.for_each(|(slot, page)| seen[slot as usize][word_of(page)] = 0);
+        self.seek();
+        while let Some((slot, page)) = self.take() {
+            let (word, bit) = (&mut self.seen[slot as usize][word_of(page)], 1 << (page % 64));
+            if *word & bit == 0 {
+                *word |= bit;
+                self.found.push((slot, page));
             }
-            found(entry.slot.load(Ordering::Relaxed), entry.offset.load(Ordering::Relaxed));
-            entry.flags.store(HARVESTED, Ordering::Release);
-            self.next += 1;
-            taken += 1;
         }
+        &self.found
     }
 
     /// `KVM_RESET_DIRTY_RINGS`: how many entries the kernel took back.
@@ -146,6 +165,42 @@ impl Ring {
         let taken = unsafe { ioctl(&self.vm, KVM_RESET_DIRTY_RINGS()) };
         u32::try_from(taken).map_err(|_| io::Error::last_os_error())
     }
+
+    /// The next entry, if the vCPU has written it.
+    fn take(&mut self) -> Option<(u32, u64)> {
+        let entry = self.entry(self.next);
+        if !entry.is_dirty() {
+            return None;
+        }
+        let named = (entry.slot.load(Ordering::Relaxed), entry.offset.load(Ordering::Relaxed));
+        entry.flags.store(HARVESTED, Ordering::Release);
+        self.next += 1;
+        Some(named)
+    }
+
+    /// Where somebody has read the ring before, its entries go on anywhere.
+    fn seek(&mut self) {
+        if self.next == 0 {
+            let all = 0..self.entries.len();
+            self.next = all.into_iter().find(|&at| self.entry(at).is_dirty()).unwrap_or(0);
+        }
+    }
+
+    fn entry(&self, at: usize) -> &Entry {
+        // SAFETY: M: the entries are there as long as this value.
+        let entries = unsafe { self.entries.as_ref() };
+        &entries[at & (entries.len() - 1)]
+    }
+}
+
+impl Entry {
+    fn is_dirty(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & DIRTY != 0
+    }
+}
+
+fn word_of(page: u64) -> usize {
+    usize::try_from(page / 64).unwrap_or(usize::MAX)
 }
 
 impl Drop for Ring {

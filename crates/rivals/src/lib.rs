@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`signal`] | `mprotect`, and a handler of `SIGSEGV` that lets a page be written |
 //! | [`kvm`] | the dirty log of `/dev/kvm` by bare ioctls, a bitmap or a ring |
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 pub mod kvm;
 pub mod signal;
