@@ -18,6 +18,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod boot;
+mod calls;
 mod config;
 mod console;
 mod descriptors;
@@ -31,6 +32,7 @@ mod port;
 mod program;
 mod ram;
 mod state;
+mod statistics;
 mod status;
 mod vcpu;
 
@@ -44,4 +46,5 @@ pub use port::Port;
 pub use program::{Program, ProgramError};
 pub use ram::{RAM, RAM_BASE, RESERVED_PAGES, SYSTEM};
 pub use state::{MachineState, Part, RestoreError, SaveError, StateError};
+pub use statistics::{Statistics, StatisticsError};
 pub use status::{End, Failure, Status, Why};

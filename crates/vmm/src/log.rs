@@ -23,6 +23,12 @@ impl GuestLog {
     pub fn way(&self) -> Way {
         self.log.way()
     }
+
+    /// From now on it has this bug.
+    #[cfg(feature = "breaks")]
+    pub fn break_with(&mut self, bug: vellum_kvm::Break) {
+        self.log.break_with(bug);
+    }
 }
 
 impl DirtySource for GuestLog {

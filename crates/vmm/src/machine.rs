@@ -14,6 +14,7 @@ use crate::port::Message;
 use crate::program::Program;
 use crate::ram::Ram;
 use crate::state::{MachineState, Msrs, RestoreError, SaveError, SavedVcpu};
+use crate::statistics::{self, Files, Statistics, StatisticsError};
 use crate::status::{Ended, Failure, Status, Why};
 use crate::vcpu::{self, Left, Room, Vcpu};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
@@ -52,6 +53,7 @@ impl Cell {
 struct Shared {
     cells: Vec<Cell>,
     msrs: Msrs,
+    statistics: Files,
     vm: VmFd,
     gate: Gate,
     /// Pausing, resuming, saving and restoring take turns.
@@ -110,10 +112,12 @@ impl Machine {
         let ram = Arc::new(Ram::new(config.memory, config.backing)?);
         let mut log = logged(&vm, prepared, &ram)?;
         let cells = cells(&kvm, &vm, config.vcpus, &mut log)?;
+        let statistics = Files::of(&vm, cells.iter().map(|cell| statistics::of(&cell.lock().fd)));
         let shared = Arc::new(Shared {
             gate: Gate::new(cells.len()),
             cells,
             msrs: Msrs::of(&kvm).map_err(failed("KVM_GET_MSR_INDEX_LIST"))?,
+            statistics,
             vm,
             turning: Mutex::new(()),
             console: Mutex::new(Box::new(|_: &[u8]| ())),
@@ -174,6 +178,14 @@ impl Machine {
     #[must_use]
     pub fn exits(&self) -> Vec<u64> {
         self.shared.cells.iter().map(|cell| cell.exits.load(Ordering::Relaxed)).collect()
+    }
+
+    /// What the kernel has counted till now; vCPUs may run.
+    ///
+    /// # Errors
+    /// [`StatisticsError`]: the kernel has none.
+    pub fn statistics(&self) -> Result<Statistics, StatisticsError> {
+        self.shared.statistics.read()
     }
 
     /// What has to move to another machine beside the memory.

@@ -1,39 +1,32 @@
-//! Whether this host can run guests.
+//! Whether this host can run guests: the one gate of these tests.
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::sync::{Mutex, PoisonError};
-use vellum_vmm::{Config, GuestLog, Machine, MachineError, MemoryError, Program};
+use vellum_kvm::open;
+use vellum_presence::{Need, given};
+use vellum_vmm::{Backing, Config, GuestLog, Machine, MachineError, Program};
 
-/// A machine, unless this host has no KVM, or not this way or these pages; then it says so.
+/// A machine, unless this host has no KVM, or not this way or these pages.
 pub(crate) fn machine(config: &Config, program: &Program) -> Option<(Machine, GuestLog)> {
-    unless_missing(Machine::new(config, program))
+    present(config, || Machine::new(config, program))
 }
 
 /// A vacant one.
 pub(crate) fn vacant(config: &Config) -> Option<(Machine, GuestLog)> {
-    unless_missing(Machine::vacant(config))
+    present(config, || Machine::vacant(config))
 }
 
-fn unless_missing<T>(made: Result<T, MachineError>) -> Option<T> {
-    match made {
-        Err(
-            missing @ (MachineError::Open(_)
-            | MachineError::Prepare(_)
-            | MachineError::Memory(MemoryError::Pool { .. })),
-        ) => {
-            not_run(&missing);
-            None
+fn present<T>(config: &Config, make: impl FnOnce() -> Result<T, MachineError>) -> Option<T> {
+    given(Need::Kvm, open())?;
+    let made = match make() {
+        Err(missing @ MachineError::Prepare(_)) => {
+            given(Need::KvmWay(config.way.name().to_owned()), Err(missing))
+        }
+        Err(missing @ MachineError::Memory(_)) if config.backing == Backing::Huge => {
+            given(Need::HugePages(config.memory), Err(missing))
         }
         other => Some(other.expect("a machine")),
+    };
+    if made.is_some() && config.backing == Backing::Huge {
+        vellum_presence::ran(Need::HugePages(config.memory));
     }
-}
-
-/// Says once why something was not run, past the harness, which keeps to itself what passing tests say.
-pub(crate) fn not_run(reason: &impl ToString) {
-    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let said = format!("not run: {}", reason.to_string());
-    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(said.clone()) {
-        writeln!(std::io::stderr(), "{said}").expect("somebody listens");
-    }
+    made
 }
