@@ -118,7 +118,9 @@ impl<F: WalkedFormat> DirtySource for BoardLog<'_, F> {
         self.board.layout()
     }
 
+    /// A log that is on begins anew: to the library it would be the same log, with what it has.
     fn start(&mut self) -> Result<(), ClearError> {
+        self.stop()?;
         // What an earlier log left in the rings is in no round of this one.
         if let Some(reaped) = self.board.embedder().reaped() {
             reaped.forget(self.board.mmu());
