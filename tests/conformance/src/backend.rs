@@ -1,6 +1,9 @@
 //! What a backend offers to be held to the suite.
 
-use vellum_memory::DirtySource;
+use std::sync::atomic::Ordering;
+use vellum_memory::guest::{Bytes, GuestAddress, GuestMemoryMmap};
+use vellum_memory::{DirtySource, PAGE_SIZE};
+use vellum_pte::Gfn;
 
 /// Pages at the start of the slot that a guest keeps for itself: the oracles ignore them.
 pub const RESERVED: u64 = 256;
@@ -15,9 +18,23 @@ pub trait Backend {
     /// Which backend, format and way of tracking, for messages.
     fn name(&self) -> String;
 
+    /// What the first round after a start names.
+    fn begins(&self) -> Begins {
+        Begins::Clean
+    }
+
     /// A paused guest of one slot of [`PAGES`] pages, all zero, that follows `plan`. Its number is
     /// 1, and no log is on.
     fn guest(&self, plan: Plan) -> Self::Guest;
+}
+
+/// What a log's first round names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begins {
+    /// What was written since the start.
+    Clean,
+    /// All pages: the consumer lets that round be its full copy.
+    AllSet,
 }
 
 /// What a guest is to do: each vCPU stores the guest's number, again and again, to the first eight
@@ -81,8 +98,13 @@ pub trait Guest {
     where
         Self: 'g;
 
-    /// Its dirty log. The oracle starts it.
+    /// Its dirty log, which whoever asks starts. It is asked for once.
     fn source(&self) -> Self::Source<'_>;
+
+    /// Which region of the log's layout is the slot.
+    fn region(&self) -> usize {
+        0
+    }
 
     /// From its next store on, each vCPU stores `number`.
     fn set_number(&self, number: u64);
@@ -103,8 +125,28 @@ pub trait Guest {
     /// next begins.
     fn stores(&self) -> Vec<u64>;
 
-    /// The number in a page of the slot, read behind the log's back.
-    fn number_in(&self, page: u64) -> u64;
+    /// The pages whose stores the vCPUs have begun and may not have made: paused, a vCPU that is stopped
+    /// at any instruction may stand before one store, of the number that it has read already. Empty
+    /// where a pause waits for the store.
+    fn pending(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// The guest's memory, behind the log's back.
+    fn memory(&self) -> &GuestMemoryMmap;
+
+    /// Where the slot begins in it.
+    fn base(&self) -> Gfn;
+
+    /// The number in a page of the slot.
+    fn number_in(&self, page: u64) -> u64 {
+        self.memory().load(self.address(page), Ordering::Acquire).expect("the page is RAM")
+    }
+
+    /// Where a page of the slot is.
+    fn address(&self, page: u64) -> GuestAddress {
+        GuestAddress(self.base().gpa().get() + page * PAGE_SIZE)
+    }
 }
 
 /// Marsaglia's xorshift with 13, 7, 17: the same in Rust and in a few instructions of a guest.

@@ -5,6 +5,11 @@
 //! | [`backend`] | what a backend offers to be held to the suite |
 //! | [`oracle`] | the two oracles: [`oracle::stopped`] and [`oracle::running`] |
 //! | [`port_guest`] | backend: native writers on the software machine's memory ports |
+//! | [`crew`] | threads that follow a plan |
+//! | `native_guest` | backend: the same stores made by vCPUs of the kernel's hypervisor |
+//! | `thread_guest` | backend: the same stores made by threads of this process, tracked by userfaultfd |
+//! | [`contract`] | scenes for every backend, call by call |
+//! | [`breaking`] | backends that are wrong on purpose |
 //! | [`rv64_guest`] | backend: the same stores made by RV64 harts |
 //! | [`restricted`] | tracked and restricted pages of either |
 //! | [`model`] | what the library does, said naively |
@@ -35,8 +40,13 @@
 //! Nothing here looks at a clock: iterations and stores are counted.
 
 pub mod backend;
+pub mod breaking;
+pub mod contract;
+pub mod crew;
 pub mod hypervisor;
 pub mod model;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod native_guest;
 pub mod oracle;
 pub mod parts;
 pub mod port_guest;
@@ -44,3 +54,5 @@ pub mod restricted;
 pub mod rv64_guest;
 pub mod scene;
 pub mod script;
+#[cfg(target_os = "linux")]
+pub mod thread_guest;

@@ -16,9 +16,9 @@ use vellum_machine::machine::{Machine, MachineConfig, Status};
 use vellum_machine::vcpu::Reg;
 use vellum_machine::walker::WalkedFormat;
 use vellum_machine::{Logging, PageSize, RAM_BASE};
-use vellum_memory::guest::{Bytes, GuestAddress};
+use vellum_memory::guest::{Bytes, GuestAddress, GuestMemoryMmap};
 use vellum_mmu::Break;
-use vellum_pte::{Gpa, PAGE_SIZE};
+use vellum_pte::{Gfn, Gpa, PAGE_SIZE};
 
 /// The page whose first word is the number to store.
 const NUMBER_PAGE: u64 = 48;
@@ -172,8 +172,12 @@ impl<F: WalkedFormat> Guest for HartGuest<F> {
         self.of_harts(HART_STORES).collect()
     }
 
-    fn number_in(&self, page: u64) -> u64 {
-        self.word(page, 0)
+    fn memory(&self) -> &GuestMemoryMmap {
+        self.machine.board().memory()
+    }
+
+    fn base(&self) -> Gfn {
+        RAM_BASE
     }
 }
 

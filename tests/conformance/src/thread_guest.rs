@@ -1,0 +1,113 @@
+//! The oracles' guest as threads of this process that store to its memory, tracked by the kernel's
+//! userfaultfd.
+
+use crate::backend::{Backend, Guest, PAGES, Plan};
+use crate::crew::{Crew, Ground};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use std::fs::File;
+use std::sync::atomic::Ordering;
+use vellum_memory::guest::{Bytes, GuestAddress, GuestMemoryMmap};
+use vellum_memory::{AddressSpace, PAGE_SIZE};
+use vellum_process::ProcessLog;
+use vellum_pte::Gfn;
+use vm_memory::FileOffset;
+
+/// Where the slot begins.
+const BASE: Gfn = Gfn::new(0x8_0000);
+
+/// What is behind the memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Pages of this process alone.
+    Private,
+    /// A file without a name, as vhost-user shares it.
+    Shared,
+}
+
+/// Threads of this process, and the kernel's log of its memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Threads {
+    /// What is behind the memory.
+    pub kind: Kind,
+}
+
+impl Backend for Threads {
+    type Guest = ThreadGuest;
+
+    fn name(&self) -> String {
+        format!("process {:?}", self.kind)
+    }
+
+    fn guest(&self, plan: Plan) -> ThreadGuest {
+        ThreadGuest { crew: Crew::new(OnMemory(memory(self.kind)), plan) }
+    }
+}
+
+fn memory(kind: Kind) -> GuestMemoryMmap {
+    let bytes = PAGES * PAGE_SIZE;
+    let file = match kind {
+        Kind::Private => None,
+        Kind::Shared => {
+            let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("a file in memory");
+            ftruncate(&file, bytes).expect("it is sparse");
+            Some(FileOffset::new(File::from(file), 0))
+        }
+    };
+    let range = (GuestAddress(BASE.gpa().get()), usize::try_from(bytes).expect("a size"), file);
+    GuestMemoryMmap::from_ranges_with_files([range]).expect("sparse memory is to be had")
+}
+
+/// Memory of this process, and threads that store to it.
+pub struct ThreadGuest {
+    crew: Crew<OnMemory>,
+}
+
+struct OnMemory(GuestMemoryMmap);
+
+impl Ground for OnMemory {
+    type Hand<'s> = ();
+
+    fn hand(&self, _: usize) {}
+
+    fn store<'s>(&'s self, (): &mut (), page: u64, number: u64) {
+        let at = GuestAddress(BASE.gpa().get() + page * PAGE_SIZE);
+        self.0.store(number, at, Ordering::Release).expect("the page is mapped");
+    }
+}
+
+impl Guest for ThreadGuest {
+    type Source<'g> = ProcessLog;
+
+    fn source(&self) -> ProcessLog {
+        let log = ProcessLog::of_guest(self.memory(), AddressSpace::NORMAL);
+        log.expect("the gate has seen to it that this process is given one")
+    }
+
+    fn set_number(&self, number: u64) {
+        self.crew.set_number(number);
+    }
+
+    fn resume(&self) {
+        self.crew.resume();
+    }
+
+    fn pause(&self) {
+        self.crew.pause();
+    }
+
+    fn oldest_number(&self) -> u64 {
+        self.crew.oldest_number()
+    }
+
+    fn stores(&self) -> Vec<u64> {
+        self.crew.stores()
+    }
+
+    fn memory(&self) -> &GuestMemoryMmap {
+        &self.crew.ground().0
+    }
+
+    fn base(&self) -> Gfn {
+        BASE
+    }
+}

@@ -1,0 +1,125 @@
+//! The kernel's hypervisor, by each of its ways and over each kind of memory: the oracles, the scenes,
+//! and controls.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use vellum_conformance::backend::{Backend, Plan};
+use vellum_conformance::breaking::{Broken, Wrong};
+use vellum_conformance::contract::{self, HostWrites, a_devices_write_is_in_the_log_as_declared};
+use vellum_conformance::native_guest::Native;
+use vellum_conformance::oracle::{Length, Objection, running, stopped};
+use vellum_kvm::{Capabilities, RingSize, Way};
+use vellum_presence::{Need, given};
+use vellum_vmm::Backing;
+
+const LENGTH: Length = Length { iterations: 8, stores: 3000 };
+const VCPUS: [usize; 2] = [1, 4];
+
+type Oracle<B> = fn(&B, Plan, Length) -> Result<(), Objection>;
+
+/// The backend, where this machine has it.
+fn native(way: Way, backing: Backing) -> Option<Native> {
+    let kvm = given(Need::Kvm, vellum_kvm::open())?;
+    let vm = given(Need::Kvm, kvm.create_vm())?;
+    let way_is_there = Capabilities::of(&vm).supports(way);
+    given(Need::KvmWay(way.name().to_owned()), way_is_there)?;
+    let native = Native::new(way, backing);
+    match backing {
+        Backing::Small | Backing::Transparent => {}
+        Backing::Huge => {
+            given(Need::HugePages(native.memory()), native.try_guest(&Plan::new(1, 1)))?;
+        }
+    }
+    Some(native)
+}
+
+fn by_each_way(backing: Backing) -> impl Iterator<Item = Native> {
+    Way::ALL.into_iter().filter_map(move |way| native(way, backing))
+}
+
+fn passes(oracle: Oracle<Native>, backend: &Native) {
+    for vcpus in VCPUS {
+        let verdict = oracle(backend, Plan::new(vcpus, 42), LENGTH);
+        assert_eq!(verdict, Ok(()), "{} with {vcpus} vCPUs", backend.name());
+    }
+}
+
+#[test]
+fn native_guests_pass_the_stopped_oracle_by_every_way() {
+    by_each_way(Backing::Small).for_each(|backend| passes(stopped, &backend));
+}
+
+#[test]
+fn native_guests_pass_the_running_oracle_by_every_way() {
+    by_each_way(Backing::Small).for_each(|backend| passes(running, &backend));
+}
+
+#[test]
+fn native_guests_over_transparent_huge_pages_pass_both_oracles() {
+    for backend in by_each_way(Backing::Transparent) {
+        passes(stopped, &backend);
+        passes(running, &backend);
+    }
+}
+
+#[test]
+fn native_guests_over_a_pool_of_huge_pages_pass_both_oracles_and_keep_the_contract() {
+    for backend in by_each_way(Backing::Huge) {
+        passes(stopped, &backend);
+        passes(running, &backend);
+        contract::all(&backend);
+    }
+}
+
+#[test]
+fn native_guests_whose_rings_are_often_full_pass_the_stopped_oracle() {
+    let small = RingSize::new(1024).expect("a size");
+    if let Some(backend) = native(Way::Ring, Backing::Small) {
+        passes(stopped, &backend.with_rings(small));
+    }
+}
+
+#[test]
+fn the_kernels_log_keeps_the_contract_by_every_way() {
+    by_each_way(Backing::Small).for_each(|backend| contract::all(&backend));
+}
+
+#[test]
+fn the_kernels_log_keeps_the_contract_over_transparent_huge_pages() {
+    native(Way::Manual, Backing::Transparent).iter().for_each(contract::all);
+}
+
+#[test]
+fn what_a_device_writes_is_in_no_log_of_the_kernels() {
+    for backend in by_each_way(Backing::Small) {
+        a_devices_write_is_in_the_log_as_declared(&backend, HostWrites::Unseen);
+    }
+}
+
+/// How many seeds an oracle gets to find what is wrong.
+const TRIES: u64 = 10;
+
+/// What can be wrong with a way: one whose `collect` has protected already has nothing to leave out.
+fn wrongs(way: Way) -> &'static [Wrong] {
+    match way {
+        Way::ClearingGet => &[Wrong::DropsAPage, Wrong::ProtectsLate],
+        Way::Manual | Way::ManualAllSet | Way::Ring | Way::RingWithBitmap => {
+            &[Wrong::DropsAPage, Wrong::ProtectsLate, Wrong::ProtectsNothing]
+        }
+    }
+}
+
+fn is_found(oracle: Oracle<Broken<Native>>, backend: &Broken<Native>) {
+    let found = (0..TRIES).any(|seed| oracle(backend, Plan::new(2, seed), LENGTH).is_err());
+    assert!(found, "nobody objected to {}", backend.name());
+}
+
+#[test]
+fn both_oracles_find_what_is_made_wrong() {
+    for sound in by_each_way(Backing::Small) {
+        for wrong in wrongs(sound.way) {
+            let backend = Broken { sound, wrong: *wrong };
+            is_found(stopped, &backend);
+            is_found(running, &backend);
+        }
+    }
+}
