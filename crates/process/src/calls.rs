@@ -4,9 +4,9 @@
 use core::ffi::c_void;
 use core::ops::Range;
 use linux_raw_sys::general::{
-    PAGE_IS_PRESENT, PAGE_IS_SWAPPED, PAGE_IS_WRITTEN, PM_SCAN_CHECK_WPASYNC, PM_SCAN_WP_MATCHING,
-    UFFD_API, UFFD_USER_MODE_ONLY, UFFDIO_REGISTER_MODE_WP, page_region, pm_scan_arg, uffdio_api,
-    uffdio_range, uffdio_register, uffdio_writeprotect,
+    _UFFDIO_ZEROPAGE, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, PAGE_IS_WRITTEN, PM_SCAN_CHECK_WPASYNC,
+    PM_SCAN_WP_MATCHING, UFFD_API, UFFD_USER_MODE_ONLY, UFFDIO_REGISTER_MODE_WP, page_region,
+    pm_scan_arg, uffdio_api, uffdio_range, uffdio_register, uffdio_writeprotect,
 };
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
@@ -25,6 +25,9 @@ const PAGEMAP_SCAN: Opcode = opcode::read_write::<pm_scan_arg>(b'f', 16);
 /// `UFFDIO_WRITEPROTECT_MODE_WP` of linux/userfaultfd.h.
 const MODE_PROTECT: u64 = 1;
 
+/// Of the calls that may be made for registered memory, `UFFDIO_ZEROPAGE`: hugetlbfs has no zero page.
+const ZERO_PAGE: u64 = 1 << _UFFDIO_ZEROPAGE;
+
 /// Whose faults a userfaultfd handles where somebody has to answer them. Those that the kernel answers
 /// by itself (asynchronous write-protection) are everybody's in either case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +36,15 @@ pub(crate) enum Faults {
     OfThreads,
     /// The kernel's too: it stands in the system call.
     OfKernelToo,
+}
+
+/// What memory is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Made {
+    /// Pages that the kernel handles one by one, though it may map many as a huge one.
+    OfPages,
+    /// Pages of hugetlbfs, which are handled whole.
+    OfHugePages,
 }
 
 /// Whether pages are write-protected.
@@ -97,17 +109,20 @@ pub(crate) fn agree(faults: &OwnedFd, features: u64) -> io::Result<u64> {
     Ok(api.features)
 }
 
-/// `UFFDIO_REGISTER` for write-protection.
+/// `UFFDIO_REGISTER` for write-protection. Says of what the memory is.
 ///
 /// # Safety
 /// M: the bytes lie in a mapping of this process, which stays.
-pub(crate) unsafe fn register(faults: &OwnedFd, bytes: &Range<u64>) -> io::Result<()> {
+pub(crate) unsafe fn register(faults: &OwnedFd, bytes: &Range<u64>) -> io::Result<Made> {
     let mode = UFFDIO_REGISTER_MODE_WP.into();
     let mut register = uffdio_register { range: range(bytes), mode, ioctls: 0 };
     // SAFETY: K: the kernel reads and writes a `uffdio_register`. M: faults of this memory are the
     // caller's to handle.
     unsafe { ioctl(faults, Argument { opcode: REGISTER, argument: &mut register }) }?;
-    Ok(())
+    match register.ioctls & ZERO_PAGE {
+        0 => Ok(Made::OfHugePages),
+        _ => Ok(Made::OfPages),
+    }
 }
 
 /// `UFFDIO_UNREGISTER`: the protection of all pages ends. Who waits goes on waiting.

@@ -1,6 +1,7 @@
 //! The log of this process's memory.
 
 mod tracked;
+mod vacancy;
 
 use crate::calls::{self, Faults};
 use crate::capabilities::{self, Capabilities, Facility, LOG_FEATURES};
@@ -54,8 +55,10 @@ impl ProcessLog {
         let faults = capabilities::open(Faults::OfThreads)?;
         calls::agree(&faults, LOG_FEATURES)
             .map_err(|_| capabilities::Missing::AsyncWriteProtection)?;
+        let pagemap = capabilities::pagemap()?;
+        let vacancies = vacancy::vacancies(&pagemap);
         // SAFETY: M, as the caller promises.
-        let tracked = unsafe { Tracked::new(faults, capabilities::pagemap()?, mappings) };
+        let tracked = unsafe { Tracked::new(faults, pagemap, mappings, vacancies) };
         let owed = PageSet::new(&layout);
         Ok(Self { tracked, layout, owed, state: State::Off, keeps: None })
     }

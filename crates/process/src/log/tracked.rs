@@ -1,7 +1,7 @@
 //! Mappings under asynchronous write-protection: protected, and scanned.
 #![allow(unsafe_code)]
 
-use crate::calls::{self, Pass, Protection, again};
+use crate::calls::{self, Made, Pass, Protection, again};
 use crate::error::{Call, ProcessError};
 use crate::mapping::Mapping;
 use core::ops::Range;
@@ -16,23 +16,58 @@ use vellum_memory::RegionSet;
 /// page. More would save no work but the call's own.
 const RUNS: usize = 4096;
 
+/// What this kernel's scan says of memory that was given back, and has neither a page nor the mark of a
+/// protected one. Under a page table it always was found. Where the table went too, only kernels with
+/// a correction of 2026 find it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Vacancies {
+    /// It counts them as written.
+    AreFound,
+    /// It passes them by: they are looked for in a pass of their own.
+    AreSought,
+}
+
 /// Mappings, the userfaultfd that they are registered with, and the room for what a scan says.
 pub(super) struct Tracked {
     faults: OwnedFd,
     pagemap: File,
     mappings: Vec<Mapping>,
-    /// How many of them are registered: the first so many.
-    registered: usize,
+    /// Of those that are registered, which are the first so many: what a scan says of them.
+    registered: Vec<Vacancies>,
     found: Box<[page_region]>,
+    vacancies: Vacancies,
     owner: Pid,
 }
 
 impl Tracked {
+    /// `vacancies` is what this kernel's scans say.
+    ///
     /// # Safety
     /// M: the bytes of each mapping are mapped where it says, and stay so as long as this is there.
-    pub(super) unsafe fn new(faults: OwnedFd, pagemap: File, mappings: Vec<Mapping>) -> Self {
+    pub(super) unsafe fn new(
+        faults: OwnedFd,
+        pagemap: File,
+        mappings: Vec<Mapping>,
+        vacancies: Vacancies,
+    ) -> Self {
         let found = vec![page_region { start: 0, end: 0, categories: 0 }; RUNS].into_boxed_slice();
-        Self { faults, pagemap, mappings, registered: 0, found, owner: getpid() }
+        let registered = Vec::with_capacity(mappings.len());
+        Self { faults, pagemap, mappings, registered, found, vacancies, owner: getpid() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn faults(&self) -> &OwnedFd {
+        &self.faults
+    }
+
+    #[cfg(test)]
+    pub(super) fn pagemap(&self) -> &File {
+        &self.pagemap
+    }
+
+    #[cfg(test)]
+    pub(super) fn vacancies(&mut self) -> &mut [Vacancies] {
+        &mut self.registered
     }
 
     /// Whether this process made it. Its descriptors are about the memory of the one that did.
@@ -43,12 +78,12 @@ impl Tracked {
     /// Protects all pages, those too that are not there yet. None may be registered.
     pub(super) fn start(&mut self) -> Result<(), ProcessError> {
         self.is_ours()?;
-        for mapping in &self.mappings[self.registered..] {
+        for mapping in &self.mappings[self.registered.len()..] {
             let bytes = mapping.bytes();
             // SAFETY: M, as `new` was promised.
-            again(|| unsafe { calls::register(&self.faults, &bytes) })
+            let made = again(|| unsafe { calls::register(&self.faults, &bytes) })
                 .map_err(|source| refused(Call::Register, mapping, source))?;
-            self.registered += 1;
+            self.registered.push(self.vacancies.of(made));
             again(|| calls::write_protect(&self.faults, &bytes, Protection::On))
                 .map_err(|source| refused(Call::WriteProtect, mapping, source))?;
         }
@@ -58,29 +93,46 @@ impl Tracked {
     /// Takes every protection away.
     pub(super) fn stop(&mut self) -> Result<(), ProcessError> {
         self.is_ours()?;
-        while let Some(mapping) = self.mappings[..self.registered].last() {
+        while let Some(mapping) = self.mappings[..self.registered.len()].last() {
             let bytes = mapping.bytes();
             again(|| calls::unregister(&self.faults, &bytes))
                 .map_err(|source| refused(Call::Unregister, mapping, source))?;
-            self.registered -= 1;
+            self.registered.pop();
         }
         Ok(())
     }
 
     /// Adds to `set` the pages of mapping `index` that were written or given back, and protects them.
     pub(super) fn take(&mut self, index: usize, set: &mut RegionSet) -> Result<(), ProcessError> {
-        let (mapping, faults) = (self.mappings[index], &self.faults);
-        // What is vacant has no protection, which a scan would only give to a place with a table over
-        // it. Protected first and named, a write in between is in this round by the other pass.
-        scan_all(&self.pagemap, Pass::Vacant, &mapping, &mut self.found, |bytes| {
-            insert(set, &mapping, bytes);
-            again(|| calls::write_protect(faults, bytes, Protection::On))
-                .map_err(|source| refused(Call::WriteProtect, &mapping, source))
-        })?;
+        if self.registered.get(index) == Some(&Vacancies::AreSought) {
+            self.take_vacant(index, set)?;
+        }
+        let mapping = self.mappings[index];
         scan_all(&self.pagemap, Pass::Written, &mapping, &mut self.found, |bytes| {
             insert(set, &mapping, bytes);
             Ok(())
         })
+    }
+
+    /// Adds what was given back, and protects it. A page that is written between the two is in this
+    /// round already.
+    fn take_vacant(&mut self, index: usize, set: &mut RegionSet) -> Result<(), ProcessError> {
+        let (mapping, faults) = (self.mappings[index], &self.faults);
+        scan_all(&self.pagemap, Pass::Vacant, &mapping, &mut self.found, |bytes| {
+            insert(set, &mapping, bytes);
+            again(|| calls::write_protect(faults, bytes, Protection::On))
+                .map_err(|source| refused(Call::WriteProtect, &mapping, source))
+        })
+    }
+}
+
+impl Vacancies {
+    /// Of hugetlbfs no kernel's scan finds them.
+    fn of(self, made: Made) -> Self {
+        match made {
+            Made::OfPages => self,
+            Made::OfHugePages => Self::AreSought,
+        }
     }
 }
 

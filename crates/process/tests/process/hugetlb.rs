@@ -1,1 +1,63 @@
-//! To come.
+//! Memory of the pool of huge pages: a write is logged as all of its huge page.
+
+use crate::log_of;
+use crate::memory::{HUGE, Kind, Memory, PAGE};
+use crate::oracle::{Copy, next};
+use rustix::mm::Advice;
+use std::collections::BTreeSet;
+use vellum_memory::DirtySource;
+use vellum_presence::{Need, given};
+
+/// Of a huge page, in small ones.
+const HUGE_PAGES: u64 = (HUGE / PAGE) as u64;
+
+/// Does `test` with memory of two huge pages of each kind, if the pool has them.
+fn each_pool(mut test: impl FnMut(Kind, Memory)) {
+    for kind in [Kind::HugeTlb, Kind::SharedHugeTlb] {
+        let memory = Memory::new(kind, 2 * HUGE_PAGES).map_err(|error| {
+            format!("no memory of 2 MiB pages (sysctl vm.nr_hugepages=8 makes some): {error}")
+        });
+        let Some(memory) = given(Need::HugePages(2 * HUGE as u64), memory) else { return };
+        test(kind, memory);
+    }
+}
+
+fn page(number: u64) -> BTreeSet<u64> {
+    (number * HUGE_PAGES..(number + 1) * HUGE_PAGES).collect()
+}
+
+#[test]
+fn a_write_names_the_huge_page() {
+    each_pool(|kind, memory| {
+        let Some(mut log) = log_of(&memory) else { return };
+        memory.write(0, 1);
+        log.start().expect("the log starts");
+        assert_eq!(next(&mut log), BTreeSet::new(), "{kind:?}");
+        memory.write(700, 1);
+        assert_eq!(next(&mut log), page(1), "{kind:?}: it was never there");
+        memory.write(3, 1);
+        assert_eq!(next(&mut log), page(0), "{kind:?}");
+        memory.read(3);
+        assert_eq!(next(&mut log), BTreeSet::new(), "{kind:?}");
+    });
+}
+
+#[test]
+fn a_huge_page_that_is_given_back_is_seen_where_it_was_written_since_and_no_other() {
+    each_pool(|kind, memory| {
+        let Some(mut log) = log_of(&memory) else { return };
+        (0..2 * HUGE_PAGES).for_each(|page| memory.write(page, page + 1));
+        log.start().expect("the log starts");
+        let copy = Copy::of(&memory);
+        memory.write(0, 9);
+        match kind {
+            Kind::HugeTlb => memory.advise(0, 2 * HUGE_PAGES, Advice::LinuxDontNeed),
+            _ => memory.punch(0, 2 * HUGE_PAGES),
+        }
+        .expect("given back");
+        let named = next(&mut log);
+        assert_eq!(copy.changed(&memory).len() as u64, 2 * HUGE_PAGES, "{kind:?}");
+        // docs/process.md: who gives such memory back marks it in a log of their own.
+        assert_eq!(named, page(0), "{kind:?}");
+    });
+}

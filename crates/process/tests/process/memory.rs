@@ -81,13 +81,10 @@ impl Memory {
 
     /// Stores `value` somewhere in `page`.
     pub(crate) fn write(&self, page: u64, value: u64) {
+        let word = usize::try_from(value % 512).expect("small");
+        let at = self.at(page).cast::<u64>().wrapping_add(word);
         // SAFETY: `at` is in the mapping and aligned.
-        unsafe {
-            self.at(page)
-                .cast::<u64>()
-                .add(usize::try_from(value % 512).expect("small"))
-                .write_volatile(value)
-        };
+        unsafe { at.write_volatile(value) };
     }
 
     /// The first byte of `page`.
@@ -100,7 +97,7 @@ impl Memory {
     pub(crate) fn read(&self, page: u64) -> [u64; PAGE / 8] {
         let words = self.at(page).cast::<u64>();
         // SAFETY: the words of a page in the mapping.
-        core::array::from_fn(|word| unsafe { words.add(word).read_volatile() })
+        core::array::from_fn(|word| unsafe { words.wrapping_add(word).read_volatile() })
     }
 
     /// The bytes of `pages` from `first` on, for calls that have the kernel write them.
@@ -115,6 +112,16 @@ impl Memory {
         let length = usize::try_from(pages).expect("few") * PAGE;
         // SAFETY: the mapping's own bytes, which nobody has a reference to.
         Ok(unsafe { madvise(self.at(first).cast(), length, advice) }?)
+    }
+
+    /// Asks for huge pages at once.
+    pub(crate) fn collapse(&self, first: u64, pages: u64) -> io::Result<()> {
+        let length = usize::try_from(pages).expect("few") * PAGE;
+        // SAFETY: the mapping's own bytes, whose content stays.
+        match unsafe { libc::madvise(self.at(first).cast(), length, libc::MADV_COLLAPSE) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Takes pages out of the file, which then reads zeros there.
@@ -155,19 +162,14 @@ fn file(bytes: usize, flags: MemfdFlags) -> io::Result<OwnedFd> {
 
 fn map(kind: Kind, base: *mut u8, bytes: usize, file: Option<&OwnedFd>) -> io::Result<()> {
     let read_write = ProtFlags::READ | ProtFlags::WRITE;
-    let private = MapFlags::PRIVATE | MapFlags::FIXED;
-    let base = base.cast();
-    // SAFETY: over memory that was mapped to be mapped over.
-    unsafe {
-        match (kind, file) {
-            (_, Some(file)) => {
-                mmap(base, bytes, read_write, MapFlags::SHARED | MapFlags::FIXED, file, 0)
-            }
-            (Kind::HugeTlb, None) => {
-                mmap_anonymous(base, bytes, read_write, private | MapFlags::HUGETLB)
-            }
-            (_, None) => mmap_anonymous(base, bytes, read_write, private),
-        }
+    let pool = if kind == Kind::HugeTlb { MapFlags::HUGETLB } else { MapFlags::empty() };
+    let private = MapFlags::PRIVATE | MapFlags::FIXED | pool;
+    let shared = MapFlags::SHARED | MapFlags::FIXED;
+    match file {
+        // SAFETY: over memory that was mapped to be mapped over.
+        Some(file) => unsafe { mmap(base.cast(), bytes, read_write, shared, file, 0) },
+        // SAFETY: as above.
+        None => unsafe { mmap_anonymous(base.cast(), bytes, read_write, private) },
     }?;
     Ok(())
 }

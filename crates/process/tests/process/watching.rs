@@ -1,1 +1,198 @@
-//! To come.
+//! Hearing of a write before it is made.
+
+use crate::memory::{Kind, Memory};
+use crate::{BASE, PAGES, each_kind, watch_of};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
+use std::time::Duration;
+use vellum_memory::{Gfn, GfnRange};
+use vellum_process::{WatchError, WriteEvent, WriteWatch, Writers};
+
+/// So long that only a hang lasts longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The next event, which comes.
+pub(crate) fn event(watch: &WriteWatch) -> WriteEvent {
+    loop {
+        if let Some(event) = watch.wait(Some(PATIENCE)).expect("it can be read") {
+            return event;
+        }
+    }
+}
+
+fn pages(first: u64, pages: u64) -> GfnRange {
+    GfnRange::new(Gfn::new(BASE + first), pages).expect("a range")
+}
+
+#[test]
+fn a_writer_stands_before_its_first_write_to_a_page_until_it_is_allowed() {
+    each_kind(|kind, memory| {
+        let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+        memory.write(8, 1);
+        watch.protect(0, pages(0, PAGES)).expect("protected");
+        // One that was there, and one that was not.
+        for page in [8, 600] {
+            let before = memory.peek(page);
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| {
+                    memory.write(page, 257);
+                    memory.write(page, 258);
+                    rustix::thread::gettid().as_raw_nonzero().get()
+                });
+                let event = event(&watch);
+                assert_eq!((event.region, event.page), (0, pages(page, 1)), "{kind:?}");
+                // `write` stores 257 as the 257th word.
+                let at = Gfn::new(BASE + page).gpa().get() + 257 * 8;
+                assert_eq!(event.gpa.get(), at, "{kind:?}");
+                assert_eq!(memory.read(page)[257], 0, "{kind:?}: the write is not made");
+                assert_eq!(memory.peek(page), before, "{kind:?}");
+                watch.allow(event.region, event.page).expect("allowed");
+                let thread = writer.join().expect("no panic");
+                assert_eq!(i64::from(event.thread), i64::from(thread), "{kind:?}");
+            });
+            assert_eq!(memory.read(page)[257..259], [257, 258], "{kind:?}");
+            assert_eq!(watch.next().expect("readable"), None, "{kind:?}: one event a page");
+        }
+    });
+}
+
+#[test]
+fn a_page_that_is_protected_again_makes_another_event() {
+    each_kind(|kind, memory| {
+        let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+        for round in 1..=3 {
+            watch.protect(0, pages(5, 1)).expect("protected");
+            std::thread::scope(|scope| {
+                scope.spawn(|| memory.write(5, round));
+                let event = event(&watch);
+                watch.allow(event.region, event.page).expect("allowed");
+            });
+        }
+        assert_eq!(memory.read(5)[1..4], [1, 2, 3], "{kind:?}");
+    });
+}
+
+#[test]
+fn reading_and_writing_elsewhere_are_not_held_up() {
+    each_kind(|kind, memory| {
+        let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+        watch.protect(0, pages(100, 50)).expect("protected");
+        (0..PAGES).for_each(|page| assert_eq!(memory.peek(page), 0, "{kind:?}"));
+        (0..100).chain(150..PAGES).for_each(|page| memory.write(page, 1));
+        assert_eq!(watch.next().expect("readable"), None, "{kind:?}");
+    });
+}
+
+#[test]
+fn one_answer_serves_all_who_stand_before_a_page() {
+    let memory = Memory::new(Kind::Private, PAGES).expect("memory");
+    let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+    watch.protect(0, pages(0, PAGES)).expect("protected");
+    std::thread::scope(|scope| {
+        for value in [10, 11, 12] {
+            let memory = &memory;
+            scope.spawn(move || memory.write(3, value));
+        }
+        let stand = [event(&watch), event(&watch), event(&watch)];
+        assert!(stand.iter().all(|event| event.page == pages(3, 1)));
+        watch.allow(0, pages(3, 1)).expect("allowed");
+    });
+    assert_eq!(memory.read(3)[10..13], [10, 11, 12]);
+}
+
+#[test]
+fn its_descriptor_is_readable_when_there_is_an_event_and_not_before() {
+    let memory = Memory::new(Kind::Private, PAGES).expect("memory");
+    let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+    let ready = || poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&Default::default()));
+    assert_eq!(ready(), Ok(0));
+    watch.protect(0, pages(0, 1)).expect("protected");
+    assert_eq!(ready(), Ok(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| memory.write(0, 1));
+        poll(&mut [PollFd::new(&watch, PollFlags::IN)], None).expect("it becomes readable");
+        assert_eq!(ready(), Ok(1));
+        watch.allow(0, event(&watch).page).expect("allowed");
+    });
+}
+
+#[test]
+fn dropping_it_lets_everybody_go_on() {
+    each_kind(|kind, memory| {
+        let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+        watch.protect(0, pages(0, PAGES)).expect("protected");
+        std::thread::scope(|scope| {
+            let writers = [1, 600].map(|page| {
+                let memory = &memory;
+                scope.spawn(move || memory.write(page, 9))
+            });
+            // One has been read, the other may have been.
+            event(&watch);
+            drop(watch);
+            writers.into_iter().for_each(|writer| writer.join().expect("it goes on"));
+        });
+        assert_eq!((memory.read(1)[9], memory.read(600)[9]), (9, 9), "{kind:?}");
+        (0..PAGES).for_each(|page| memory.write(page, 1));
+    });
+}
+
+#[test]
+fn dropping_it_does_so_while_a_forked_process_has_the_descriptor_too() {
+    let memory = Memory::new(Kind::Private, PAGES).expect("memory");
+    let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+    watch.protect(0, pages(0, PAGES)).expect("protected");
+    let child = crate::others::fork(|| {
+        loop {
+            std::thread::sleep(PATIENCE);
+        }
+    });
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| memory.write(1, 9));
+        event(&watch);
+        drop(watch);
+        writer.join().expect("it goes on");
+    });
+    kill_process(child, Signal::KILL).expect("it is ours");
+    waitpid(Some(child), WaitOptions::empty()).expect("it ends");
+}
+
+#[test]
+fn a_forked_process_cannot_use_it_and_dropping_it_there_changes_nothing() {
+    let memory = Memory::new(Kind::Private, PAGES).expect("memory");
+    let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+    watch.protect(0, pages(0, PAGES)).expect("protected");
+    let watch = std::mem::ManuallyDrop::new(watch);
+    let child = crate::others::fork(|| {
+        let refused = watch.allow(0, pages(0, PAGES));
+        // SAFETY: in this process it is dropped once, and not used again.
+        #[allow(unsafe_code)]
+        drop(unsafe { std::ptr::read(&raw const *watch) });
+        i32::from(!matches!(refused, Err(WatchError::Forked)))
+    });
+    crate::others::ended_well(child);
+    let watch = std::mem::ManuallyDrop::into_inner(watch);
+    std::thread::scope(|scope| {
+        scope.spawn(|| memory.write(1, 9));
+        watch.allow(0, event(&watch).page).expect("allowed");
+    });
+}
+
+#[test]
+fn a_process_whose_writer_stands_can_be_interrupted() {
+    let memory = Memory::new(Kind::Private, PAGES).expect("memory");
+    if watch_of(&memory, Writers::Threads).is_none() {
+        return;
+    }
+    let (from, into) = rustix::pipe::pipe().expect("a pipe");
+    let child = crate::others::fork(|| {
+        let watch = watch_of(&memory, Writers::Threads).expect("as before");
+        watch.protect(0, pages(0, PAGES)).expect("protected");
+        rustix::io::write(&into, &[1]).expect("somebody reads");
+        memory.write(1, 9);
+        1
+    });
+    rustix::io::read(&from, &mut [0]).expect("it is about to write");
+    kill_process(child, Signal::INT).expect("it is ours");
+    let (_, status) = waitpid(Some(child), WaitOptions::empty()).expect("ours").expect("it ends");
+    assert_eq!(status.terminating_signal(), Some(Signal::INT.as_raw()));
+}

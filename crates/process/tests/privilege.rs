@@ -1,0 +1,84 @@
+//! What a process without privilege is given. Each test runs its own binary again as such a process.
+#![cfg(target_os = "linux")]
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus};
+use vellum_process::{Capabilities, Facility, Missing};
+
+/// Set in a process that is the test's second.
+const SECOND: &str = "VELLUM_SECOND_PROCESS";
+/// A user that owns nothing.
+const NOBODY: u32 = 65534;
+
+/// Runs `test` of this binary again, changed by `change`; or does `there`, being that process.
+fn in_a_second_process(
+    test: &str,
+    change: impl FnOnce(&mut Command),
+    there: impl FnOnce(),
+) -> Option<Result<ExitStatus, String>> {
+    if std::env::var_os(SECOND).is_some() {
+        there();
+        return None;
+    }
+    let binary = std::env::current_exe().expect("this binary");
+    let mut command = Command::new(binary);
+    command.args(["--exact", test]).env(SECOND, "1");
+    change(&mut command);
+    Some(command.status().map_err(|error| error.to_string()))
+}
+
+/// Whether anybody may hold up the kernel's writes here.
+fn anybody_may() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
+    setting.is_ok_and(|setting| setting.trim() == "1")
+}
+
+#[test]
+fn without_privilege_everything_is_given_but_to_hold_up_the_kernel() {
+    let become_nobody = |command: &mut Command| {
+        command.uid(NOBODY);
+    };
+    let check = || {
+        let given = Capabilities::of_this_process();
+        // What no privilege would give says so in the same way to the first process.
+        assert_ne!(given.supports(Facility::Log), Err(Missing::NotPermitted));
+        assert_eq!(given.supports(Facility::WatchThreads), Ok(()));
+        if !anybody_may() {
+            let refused = given.supports(Facility::WatchKernelToo).expect_err("not permitted");
+            assert_eq!(refused, Missing::KernelFaults);
+            assert!(refused.to_string().contains("/dev/userfaultfd"), "{refused}");
+            assert!(refused.to_string().contains("vm.unprivileged_userfaultfd"), "{refused}");
+        }
+    };
+    if Capabilities::of_this_process().supports(Facility::WatchThreads).is_err() {
+        return not_run("this process has no userfaultfd to begin with");
+    }
+    let test = "without_privilege_everything_is_given_but_to_hold_up_the_kernel";
+    match in_a_second_process(test, become_nobody, check) {
+        None => {}
+        Some(Ok(status)) => assert!(status.success(), "{status}"),
+        Some(Err(error)) => not_run(&format!("this user cannot become another: {error}")),
+    }
+}
+
+#[test]
+fn without_descriptors_it_says_so() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let check = || {
+        let none = Rlimit { current: Some(3), maximum: Some(3) };
+        setrlimit(Resource::Nofile, none).expect("fewer are always allowed");
+        let refused = Capabilities::of_this_process().supports(Facility::Log);
+        // A kernel without userfaultfd says that first.
+        assert!(matches!(refused, Err(Missing::Descriptors | Missing::Userfaultfd)), "{refused:?}");
+    };
+    let test = "without_descriptors_it_says_so";
+    if let Some(ended) = in_a_second_process(test, |_| {}, check) {
+        assert!(ended.expect("it runs").success());
+    }
+}
+
+/// Says why something was not run, past the harness.
+fn not_run(reason: &str) {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "not run: {reason}").expect("somebody listens");
+}
