@@ -62,8 +62,9 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "NAME|FILE", default_value = "selfcheck")]
     pub(crate) guest: String,
     /// How second-stage entries are spelt: Intel's way, AMD's or Arm's
-    #[arg(long, value_enum, default_value_t = Format::Ept)]
-    pub(crate) format: Format,
+    /// [default: ept]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
     /// The largest pages behind the guest's memory: where nothing is logged, they are mapped whole
     #[arg(long, value_enum, default_value_t = PageSize::Small)]
     pub(crate) page_size: PageSize,
@@ -72,12 +73,29 @@ pub(crate) struct MachineArgs {
     pub(crate) seed: u64,
 }
 
+impl MachineArgs {
+    /// How second-stage entries are spelt, whether it was asked for or not.
+    pub(crate) fn format(&self) -> Format {
+        self.format.unwrap_or(Format::Ept)
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   vellum migrate
   vellum migrate --memory 256M --guest zipf --track per-page
+  vellum migrate --machine kvm --memory 4G --track ring
   vellum migrate --json | jq .downtime_ns
+
+With --machine kvm the guest is native: x86-64 code on this host's /dev/kvm, and what tracks its
+writes is the kernel's own log. It needs Linux on x86-64 here and where it goes; any /dev/kvm will do.
+  --guest      one of selfcheck, sequential, random, zipf, idle
+  --track      per-page: KVM_GET_DIRTY_LOG reads, clears and protects in one call
+               manual: the same only reads; KVM_CLEAR_DIRTY_LOG protects what is about to be copied
+               ring: each virtual CPU has a ring of the pages it writes
+               auto: manual where the kernel has it
+  --page-size  4k, 2m (transparent huge pages) or hugetlb (from the host's pool)
 
 Between two terminals, or two machines:
   vellum receive --listen tcp:0.0.0.0:7000
@@ -97,6 +115,9 @@ Exit status: 0 verified (with --to: handed over), 1 failed, 2 could not start.")
 pub(crate) struct Migrate {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+    /// What runs the guest
+    #[arg(long = "machine", value_enum, default_value_t = Runs::Software)]
+    pub(crate) runs: Runs,
     /// How writes are tracked; auto chooses and says why
     #[arg(long, value_enum, default_value_t = Track::Auto)]
     pub(crate) track: Track,
@@ -278,14 +299,27 @@ pub(crate) enum PageSize {
     /// 1 GiB
     #[value(name = "1g")]
     Huge1G,
+    /// 2 MiB each, from the host's pool of huge pages (--machine kvm)
+    #[value(name = "hugetlb")]
+    Pooled,
 }
 
-impl From<PageSize> for vellum_machine::PageSize {
-    fn from(size: PageSize) -> Self {
-        match size {
-            PageSize::Small => Self::Small,
-            PageSize::Huge2M => Self::Huge2M,
-            PageSize::Huge1G => Self::Huge1G,
+/// What runs a guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Runs {
+    /// A machine in software: RV64 guests, our own tables, in every format
+    Software,
+    /// This host's /dev/kvm: native guests, the kernel's log
+    Kvm,
+}
+
+impl Runs {
+    /// Where it runs guests.
+    pub(crate) fn place(self) -> &'static str {
+        match self {
+            Self::Software => "on the machine in software",
+            Self::Kvm => "on /dev/kvm",
         }
     }
 }
@@ -335,7 +369,8 @@ mod tests {
         let machine = &migrate.machine;
         assert_eq!(machine.memory.bytes(), 1 << 30);
         assert_eq!((machine.vcpus, machine.seed, machine.guest.as_str()), (4, 1, "selfcheck"));
-        assert_eq!((machine.format, migrate.track), (Format::Ept, Track::Auto));
+        assert_eq!((machine.format(), migrate.track), (Format::Ept, Track::Auto));
+        assert_eq!(migrate.runs, Runs::Software);
         assert_eq!(migrate.downtime, Duration::from_millis(100));
         assert_eq!(migrate.patience, Duration::from_secs(30));
     }

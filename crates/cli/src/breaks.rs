@@ -1,6 +1,6 @@
 //! Deliberate bugs, and the migration in which each of them matters.
 
-use crate::args::{Format, MachineArgs, Migrate, PageSize, Track};
+use crate::args::{Format, MachineArgs, Migrate, PageSize, Runs, Track};
 use clap::ValueEnum;
 use std::time::Duration;
 use vellum_migrate::Options;
@@ -23,6 +23,12 @@ pub(crate) enum Name {
     ReadLifts,
     /// A huge leaf is split into storable ones
     SplitLifts,
+    /// The kernel's rings are given back when the next round begins
+    ResetEarly,
+    /// The kernel's log is cleared after pages were read
+    LateClear,
+    /// The kernel's log is never cleared, which loses nothing
+    LostClear,
     /// A source forgets what it owes after an attempt that failed
     ForgetOwed,
     /// A source runs its guest on without asking where it runs
@@ -30,7 +36,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    /// As the library calls it that tracks writes, if it is in there.
+    /// As the library calls it that keeps our own tables, if it is in there.
     pub(crate) fn of_tracking(self) -> Option<Break> {
         Some(match self {
             Self::MarkEarly => Break::MarkEarly,
@@ -40,8 +46,26 @@ impl Name {
             Self::ClearMore => Break::ClearMore,
             Self::ReadLifts => Break::ReadLifts,
             Self::SplitLifts => Break::SplitLifts,
+            Self::ResetEarly | Self::LateClear | Self::LostClear => return None,
             Self::ForgetOwed | Self::ResumeUnasked => return None,
         })
+    }
+
+    /// As the library calls it that reads the kernel's log, if it is in there.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn of_kernel(self) -> Option<vellum_kvm::Break> {
+        match self {
+            Self::DropBit => Some(vellum_kvm::Break::DropBit),
+            Self::ResetEarly => Some(vellum_kvm::Break::ResetEarly),
+            Self::LateClear => Some(vellum_kvm::Break::LateClear),
+            Self::LostClear => Some(vellum_kvm::Break::LostClear),
+            _ => None,
+        }
+    }
+
+    /// Whether it is in a library that tracks writes.
+    fn is_of_tracking(self) -> bool {
+        !matches!(self, Self::ForgetOwed | Self::ResumeUnasked)
     }
 
     /// As the library calls it that migrates, if it is in there and shows in this attempt, from 0.
@@ -53,19 +77,36 @@ impl Name {
         }
     }
 
-    /// Only write-protect-all pushes down and parks, only manual protect clears.
-    fn track(self, asked: Track) -> Track {
+    /// Where the shipped path is that has it; drop-bit is in both.
+    fn runs(self, asked: Runs) -> Runs {
         match self {
+            Self::DropBit | Self::ForgetOwed | Self::ResumeUnasked => asked,
+            Self::ResetEarly | Self::LateClear | Self::LostClear => Runs::Kvm,
+            Self::MarkEarly
+            | Self::SkipFlush
+            | Self::LateSettle
+            | Self::ClearMore
+            | Self::ReadLifts
+            | Self::SplitLifts => Runs::Software,
+        }
+    }
+
+    /// Only write-protect-all pushes down and parks, only manual protect clears, only rings are reset.
+    /// On /dev/kvm bits are dropped in every way.
+    fn track(self, runs: Runs, asked: Track) -> Track {
+        match self {
+            Self::DropBit if runs == Runs::Kvm => asked,
             Self::MarkEarly | Self::SkipFlush | Self::DropBit | Self::SplitLifts => Track::PerPage,
             Self::LateSettle | Self::ReadLifts => Track::ProtectAll,
-            Self::ClearMore => Track::Manual,
+            Self::ClearMore | Self::LateClear | Self::LostClear => Track::Manual,
+            Self::ResetEarly => Track::Ring,
             Self::ForgetOwed | Self::ResumeUnasked => asked,
         }
     }
 
     /// Only Arm's tables are parked.
-    fn format(self, asked: Format) -> Format {
-        if self == Self::ReadLifts { Format::Stage2 } else { asked }
+    fn format(self, asked: Option<Format>) -> Option<Format> {
+        if self == Self::ReadLifts { Some(Format::Stage2) } else { asked }
     }
 
     fn page_size(self, asked: PageSize) -> PageSize {
@@ -81,10 +122,12 @@ pub(crate) fn options(bug: Option<Name>, attempt: u32) -> Options {
 /// What was asked for, arranged so that a bug of the tracking, if there is to be one, bites. That is
 /// between rounds: with a downtime that nothing fits, there are as many as can be.
 pub(crate) fn arranged(args: &Migrate) -> Migrate {
-    let tracking = args.broken.filter(|bug| bug.of_tracking().is_some());
+    let tracking = args.broken.filter(|bug| bug.is_of_tracking());
     let Some(bug) = tracking else { return args.clone() };
+    let runs = bug.runs(args.runs);
     Migrate {
-        track: bug.track(args.track),
+        runs,
+        track: bug.track(runs, args.track),
         machine: MachineArgs {
             format: bug.format(args.machine.format),
             page_size: bug.page_size(args.machine.page_size),

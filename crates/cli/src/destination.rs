@@ -27,7 +27,7 @@ impl Destination for Place {
     type Guest = Arrival;
 
     fn prepare(&mut self, identity: &[u8], layout: &Layout) -> Result<Arrival, Refusal> {
-        let machine = Identity::from_bytes(identity, layout)?.build(&self.show)?;
+        let machine = Identity::from_bytes(identity, layout)?.build(layout, &self.show)?;
         let before = machine.life();
         Ok(Arrival { machine, before, show: Arc::clone(&self.show) })
     }

@@ -2,6 +2,8 @@
 
 use crate::quantity::Size;
 use crate::watch::{AddressRange, WatchError};
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +67,14 @@ pub(crate) enum Failure {
         /// What it would get.
         given: Size,
     },
+    /// The software machine has no pool of pages.
+    #[error(
+        "--page-size hugetlb is for --machine kvm: the machine in software has pages of 4k, 2m and 1g"
+    )]
+    PooledInSoftware,
+    /// There is no native machine.
+    #[error(transparent)]
+    Kvm(#[from] crate::machine::kvm::Error),
     /// The image is for other addresses.
     #[error(
         "{guest}: {error}; RAM is {ram} from {RAM_BASE:#x}. Link it with \
@@ -168,6 +178,25 @@ pub(crate) enum Failure {
     /// A thread of a benchmark ended early.
     #[error("a vCPU's thread panicked")]
     Panicked,
+}
+
+/// An error and what caused it, in one sentence.
+pub(crate) struct Causes<'e>(pub(crate) &'e (dyn Error + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let (mut said, mut cause) = (self.0.to_string(), self.0.source());
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some say their cause themselves.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            (said, cause) = (text, error.source());
+        }
+        Ok(())
+    }
 }
 
 fn guest_names() -> String {

@@ -1,10 +1,11 @@
 //! What runs: a built-in guest or a file.
 
-use crate::args::MachineArgs;
+use crate::args::{self, MachineArgs};
 use crate::failure::Failure;
 use crate::machine::Life;
 use crate::quantity::Size;
 use std::path::{Path, PathBuf};
+use vellum_machine::PageSize;
 use vellum_machine::elf::{Image, PlaceError};
 use vellum_machine::guests::{Builtin, MINIMUM_MEMORY, selfcheck};
 use vellum_machine::machine::{MachineConfig, MachineError};
@@ -65,13 +66,16 @@ impl Guest {
 }
 
 impl MachineArgs {
-    /// The machine that was asked for.
-    pub(crate) fn config(&self) -> MachineConfig {
-        MachineConfig {
-            seed: self.seed,
-            pages: self.page_size.into(),
-            ..MachineConfig::new(self.memory.bytes(), self.vcpus as usize)
-        }
+    /// The software machine that was asked for.
+    pub(crate) fn config(&self) -> Result<MachineConfig, Failure> {
+        let pages = match self.page_size {
+            args::PageSize::Small => PageSize::Small,
+            args::PageSize::Huge2M => PageSize::Huge2M,
+            args::PageSize::Huge1G => PageSize::Huge1G,
+            args::PageSize::Pooled => return Err(Failure::PooledInSoftware),
+        };
+        let config = MachineConfig::new(self.memory.bytes(), self.vcpus as usize);
+        Ok(MachineConfig { seed: self.seed, pages, ..config })
     }
 
     /// Why it could not be built, in terms of what was asked for.

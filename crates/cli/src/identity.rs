@@ -1,7 +1,7 @@
 //! What a destination must know to build the same machine.
 
 use crate::args::Format;
-use crate::machine::{Movable, software};
+use crate::machine::{Movable, kvm, software};
 use crate::show::Show;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -33,6 +33,14 @@ pub(crate) enum Identity {
         /// A number for the guest.
         word: u64,
     },
+    /// A native machine on `/dev/kvm`. All that its guest was given is in its memory and its state.
+    #[serde(rename = "vellum-kvm-x86-64-1")]
+    Kvm {
+        /// Its virtual CPUs.
+        vcpus: usize,
+        /// Bytes of RAM.
+        memory: u64,
+    },
 }
 
 impl Identity {
@@ -40,6 +48,12 @@ impl Identity {
     pub(crate) fn software(config: &MachineConfig, format: Format) -> Self {
         let MachineConfig { vcpus, memory, seed, word, .. } = *config;
         Self::Software { format, vcpus, memory, seed, word }
+    }
+
+    /// Of the native machine built as `config`.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn kvm(config: &vellum_vmm::Config) -> Self {
+        Self::Kvm { vcpus: config.vcpus, memory: config.memory }
     }
 
     /// For the wire.
@@ -63,21 +77,27 @@ impl Identity {
     ///
     /// # Errors
     /// Why there can be none here.
-    pub(crate) fn build(&self, show: &Arc<Show>) -> Result<Box<dyn Movable>, Refusal> {
+    pub(crate) fn build(
+        &self,
+        layout: &Layout,
+        show: &Arc<Show>,
+    ) -> Result<Box<dyn Movable>, Refusal> {
         match *self {
             Self::Software { format, vcpus, memory, seed, word } => {
                 let config = MachineConfig { seed, word, ..MachineConfig::new(memory, vcpus) };
                 software::vacant(&config, format, show)
                     .map_err(|error| Refusal::new(RefusalKind::OutOfMemory, &error.to_string()))
             }
+            Self::Kvm { vcpus, memory } => kvm::vacant(vcpus, memory, layout, show),
         }
     }
 
     fn check(&self, layout: &Layout) -> Result<(), Refusal> {
-        let Self::Software { vcpus, memory, .. } = *self;
+        let (Self::Software { vcpus, .. } | Self::Kvm { vcpus, .. }) = *self;
         if !(1..=MOST_VCPUS).contains(&vcpus) {
             return Err(machine(&format!("a machine here has 1 to {MOST_VCPUS} vCPUs")));
         }
+        let Self::Software { memory, .. } = *self else { return Ok(()) };
         let ram = GfnRange::new(RAM_BASE, memory.div_ceil(PAGE_SIZE));
         match layout.regions() {
             [region] if Some(region.range) == ram => Ok(()),

@@ -1,13 +1,20 @@
 //! A machine that can be moved: what `migrate` and `receive` need of one, whatever runs its guest.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) mod kvm;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[path = "machine/no_kvm.rs"]
+pub(crate) mod kvm;
 pub(crate) mod software;
 
 use crate::event::{Ended, Event};
+use crate::failure::Causes;
 use crate::show::Show;
 use serde::{Deserialize, Serialize};
+use std::error::Error;
 use std::sync::Arc;
-use vellum_machine::machine::{MachineStateError, SnapshotError};
 use vellum_memory::guest::GuestMemoryMmap;
+use vellum_migrate::BoxError;
 
 /// A machine that can be moved.
 pub(crate) trait Movable {
@@ -27,15 +34,16 @@ pub(crate) trait Movable {
     fn restore(&self, state: &[u8]) -> Result<(), StateError>;
 }
 
-/// Why a machine's state cannot be saved or taken.
+/// Why a machine's state cannot be saved or taken, in its own words.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StateError {
-    /// The bytes are no state of a software machine.
-    #[error(transparent)]
-    Bytes(#[from] MachineStateError),
-    /// The software machine cannot give or take one.
-    #[error(transparent)]
-    Software(#[from] SnapshotError),
+#[error("{}", Causes(&**.0))]
+pub(crate) struct StateError(BoxError);
+
+impl StateError {
+    /// In the words of `error`.
+    pub(crate) fn of(error: impl Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
 }
 
 /// What virtual CPUs have done, each at its number.
@@ -54,6 +62,8 @@ pub(crate) struct Life {
 pub(crate) enum Work {
     /// Instructions retired.
     Retired(Vec<u64>),
+    /// How often each left the guest, where nobody counts instructions.
+    Exits(Vec<u64>),
 }
 
 impl Life {
@@ -66,13 +76,14 @@ impl Life {
 impl Work {
     /// How much it is, each virtual CPU at its number.
     pub(crate) fn amounts(&self) -> &[u64] {
-        let Self::Retired(amounts) = self;
+        let (Self::Retired(amounts) | Self::Exits(amounts)) = self;
         amounts
     }
 
     fn since(&self, before: &Self) -> Self {
         match self {
             Self::Retired(now) => Self::Retired(since(now, before.amounts())),
+            Self::Exits(now) => Self::Exits(since(now, before.amounts())),
         }
     }
 }

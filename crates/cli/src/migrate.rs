@@ -1,10 +1,12 @@
 //! `vellum migrate`: starts a guest, moves it while it runs, and says whether anything was lost.
 
 mod attempt;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod kvm;
 mod software;
 mod verdict;
 
-use crate::args::Migrate;
+use crate::args::{Migrate, Runs};
 use crate::child::Destination;
 use crate::event::Event;
 use crate::failure::{End, Failure};
@@ -25,6 +27,17 @@ use vellum_pte::PAGE_SIZE;
 /// How often a guest that warms up is looked at.
 const TICK: Duration = Duration::from_millis(2);
 
+/// In place of the module, where there are no native guests.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod kvm {
+    pub(super) fn run(
+        _: &super::Migrate,
+        _: &super::Arc<super::Show>,
+    ) -> Result<super::Report, super::Failure> {
+        Err(crate::machine::kvm::Error::NotHere.into())
+    }
+}
+
 /// Everything but the machine.
 struct Job<'a> {
     args: &'a Migrate,
@@ -44,7 +57,10 @@ pub(crate) fn run(args: &Migrate) -> End {
         (false, true) => Show::Nobody,
         (false, false) => Show::person(),
     });
-    let outcome = software::run(args, &show);
+    let outcome = match args.runs {
+        Runs::Software => software::run(args, &show),
+        Runs::Kvm => kvm::run(args, &show),
+    };
     show.end();
     match outcome {
         Ok(report) => tell(args, &report, if report.verified { End::Done } else { End::Failed }),
@@ -72,7 +88,8 @@ fn tell_failure(args: &Migrate, failure: &Failure) -> End {
 fn blank(args: &Migrate) -> Report {
     Report {
         guest: args.machine.guest.clone(),
-        format: args.machine.format.name().to_owned(),
+        machine: Some(args.runs),
+        format: (args.runs == Runs::Software).then(|| args.machine.format().name()),
         pages: args.machine.memory.bytes() / PAGE_SIZE,
         vcpus: args.machine.vcpus,
         seed: args.machine.seed,

@@ -4,6 +4,7 @@ mod table;
 
 pub(crate) use table::{Width, columns, render, wrapped};
 
+use crate::args::Runs;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -20,8 +21,10 @@ pub(crate) struct Report {
     pub(crate) method: Option<String>,
     /// Why they were tracked so.
     pub(crate) method_reason: Option<String>,
-    /// The format of its second-stage entries.
-    pub(crate) format: String,
+    /// What runs it: `software` or `kvm`.
+    pub(crate) machine: Option<Runs>,
+    /// The format of its second-stage entries, where they are ours.
+    pub(crate) format: Option<&'static str>,
     /// Pages of 4 KiB it has.
     pub(crate) pages: u64,
     /// Its virtual CPUs.
@@ -42,8 +45,13 @@ pub(crate) struct Report {
     pub(crate) verify_ns: Option<u64>,
     /// How long the first harvest of the log took.
     pub(crate) first_harvest_ns: Option<u64>,
-    /// Instructions that the guest retired at the destination before it was called running.
+    /// Instructions that the guest retired at the destination before it was called running, where
+    /// they are counted.
     pub(crate) ran_on: Option<u64>,
+    /// How often its virtual CPUs left the guest there until then, where that is counted.
+    pub(crate) ran_on_exits: Option<u64>,
+    /// Passes that each of its virtual CPUs had finished there by then.
+    pub(crate) ran_on_passes: Option<u64>,
 }
 
 /// Why the guest was paused.

@@ -212,6 +212,7 @@ fn harmless(text: &str) -> String {
 fn progress(Life { work, passes }: &Life) -> String {
     let unit = match work {
         Work::Retired(_) => "instructions",
+        Work::Exits(_) => "exits",
     };
     let amount = show_count(work.amounts().iter().sum());
     match passes.iter().min() {

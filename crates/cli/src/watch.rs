@@ -94,7 +94,7 @@ fn watch(args: &Watch, show: &Arc<Show>) -> Result<End, Failure> {
     let ranges = ranges(args, &guest)?;
     let interrupt = Interrupt::listen()?;
     let job = Job { args, show: Arc::clone(show), interrupt, guest, ranges };
-    match args.machine.format {
+    match args.machine.format() {
         Format::Ept => job.run::<Ept>(),
         Format::Npt => job.run::<Npt>(),
         Format::Stage2 => job.run::<Stage2>(),
@@ -126,7 +126,7 @@ impl Job<'_> {
         let watched: Vec<_> = self.ranges.iter().map(|range| range.watched).collect();
         let watched = Watched::new(self.args.grain, &watched);
         let machine =
-            Machine::<F>::new(&self.config(), &self.guest.image, Box::new(console(&self.show)))
+            Machine::<F>::new(&self.config()?, &self.guest.image, Box::new(console(&self.show)))
                 .map_err(|error| self.args.machine.not_built(error))?;
         let printing = if self.args.json { Printing::Each } else { Printing::Sums };
         let tally = Arc::new(Tally::new(watched, self.args.writes, printing));
@@ -145,12 +145,12 @@ impl Job<'_> {
         Ok(end)
     }
 
-    fn config(&self) -> MachineConfig {
+    fn config(&self) -> Result<MachineConfig, Failure> {
         let sub_pages = match self.args.sub_pages {
             crate::args::SubPages::Hardware => SubPageHardware::Present,
             crate::args::SubPages::Emulated => SubPageHardware::Absent,
         };
-        MachineConfig { sub_pages, ..self.args.machine.config() }
+        Ok(MachineConfig { sub_pages, ..self.args.machine.config()? })
     }
 
     fn announce(&self, watched: &Watched, mechanism: Mechanism) {
@@ -267,7 +267,7 @@ impl Job<'_> {
             mechanism: scene.mechanism.name(),
             mechanism_reason: scene.mechanism.why(self.args),
             guest: machine.guest.clone(),
-            format: machine.format.name(),
+            format: machine.format().name(),
             memory: machine.memory.bytes(),
             vcpus: machine.vcpus,
             seed: machine.seed,

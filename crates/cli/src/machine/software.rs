@@ -34,11 +34,12 @@ impl<F: WalkedFormat> Movable for Machine<F> {
     }
 
     fn save(&self) -> Result<Vec<u8>, StateError> {
-        Ok(self.save()?.to_bytes())
+        self.save().map(|state| state.to_bytes()).map_err(StateError::of)
     }
 
     fn restore(&self, state: &[u8]) -> Result<(), StateError> {
-        Ok(self.restore(&MachineState::from_bytes(state)?)?)
+        let state = MachineState::from_bytes(state).map_err(StateError::of)?;
+        self.restore(&state).map_err(StateError::of)
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn run(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
     let proof = guest.proof(args.machine.memory, args.machine.vcpus);
     let show = Arc::clone(show);
     let job = Job { args, show, interrupt, proof, choice: choice.map(name) };
-    match args.machine.format {
+    match args.machine.format() {
         Format::Ept => on::<Ept>(&job, &guest, choice.method),
         Format::Npt => on::<Npt>(&job, &guest, choice.method),
         Format::Stage2 => on::<Stage2>(&job, &guest, choice.method),
@@ -33,19 +33,19 @@ pub(super) fn run(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
 }
 
 fn on<F: WalkedFormat>(job: &Job, guest: &Guest, method: Track) -> Result<Report, Failure> {
-    let config = config(job.args, method);
+    let config = config(job.args, method)?;
     let machine = Machine::<F>::new(&config, &guest.image, Box::new(console(&job.show)))
         .map_err(|error| job.args.machine.not_built(error))?;
-    let identity = Identity::software(&config, job.args.machine.format);
+    let identity = Identity::software(&config, job.args.machine.format());
     let log = BoardLog::new(machine.board(), method);
     job.run(Source { machine: &machine, log, identity, show: &job.show })
 }
 
-fn config(args: &Migrate, method: Track) -> MachineConfig {
-    MachineConfig {
+fn config(args: &Migrate, method: Track) -> Result<MachineConfig, Failure> {
+    Ok(MachineConfig {
         logging: Logging::of(method),
         #[cfg(feature = "breaks")]
         broken: args.broken.and_then(crate::breaks::Name::of_tracking),
-        ..args.machine.config()
-    }
+        ..args.machine.config()?
+    })
 }

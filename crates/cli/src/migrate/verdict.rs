@@ -4,7 +4,7 @@ use super::Job;
 use super::attempt::Ending;
 use crate::child::{Destination, Waited};
 use crate::event::{Ended, Event};
-use crate::machine::Work;
+use crate::machine::{Life, Work};
 use crate::quantity::show_count;
 use crate::report::{Report, Round, Stop};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What was seen of the guest at the destination.
 enum Seen {
     /// It runs, and has done this there.
-    RunningOn(Work),
+    RunningOn(Life),
     /// Something else.
     Otherwise(String),
 }
@@ -46,12 +46,10 @@ impl Job<'_> {
             return Report { verified: true, reason, ..report };
         };
         match self.look(child) {
-            Seen::RunningOn(Work::Retired(retired)) => Report {
-                verified: true,
-                reason: format!("{same}, and {}.", self.proof.sentence()),
-                ran_on: Some(retired.iter().sum()),
-                ..report
-            },
+            Seen::RunningOn(life) => {
+                let reason = format!("{same}, and {}.", self.proof.sentence());
+                with(&life, Report { verified: true, reason, ..report })
+            }
             Seen::Otherwise(what) => Report { reason: format!("{same}, but {what}."), ..report },
         }
     }
@@ -77,7 +75,7 @@ impl Job<'_> {
         match event {
             Event::Progress(life) => {
                 self.show.say(event);
-                self.proof.is_given(life).then(|| Seen::RunningOn(life.work.clone()))
+                self.proof.is_given(life).then(|| Seen::RunningOn(life.clone()))
             }
             Event::Console { .. } => {
                 self.show.say(event);
@@ -100,9 +98,21 @@ impl Job<'_> {
             stop: from.stop.map(stop),
             verify_ns: from.verify.map(ns),
             first_harvest_ns: from.first_harvest.map(ns),
+            pages: from.pages,
             ..self.report()
         }
     }
+}
+
+/// The report, with what the guest has done there.
+fn with(life: &Life, report: Report) -> Report {
+    let work = Some(life.work.amounts().iter().sum());
+    let (ran_on, ran_on_exits) = match life.work {
+        Work::Retired(_) => (work, None),
+        Work::Exits(_) => (None, work),
+    };
+    let ran_on_passes = life.passes.iter().min().copied();
+    Report { ran_on, ran_on_exits, ran_on_passes, ..report }
 }
 
 fn round(round: &library::Round) -> Round {

@@ -45,6 +45,7 @@ pub(crate) fn render(report: &Report, width: Width) -> String {
         text += &rounds(&rows, width);
         text.push('\n');
     }
+    text += &tracked(report, width);
     text += &totals(report);
     text + &wrapped(&verdict(report), width) + "\n"
 }
@@ -114,6 +115,16 @@ fn totals(report: &Report) -> String {
         }
     }
     text
+}
+
+/// By what its writes were tracked, and where.
+fn tracked(report: &Report, width: Width) -> String {
+    match (&report.method, report.machine) {
+        (Some(method), Some(machine)) => {
+            wrapped(&format!("tracked by {method}, {}", machine.place()), width) + "\n"
+        }
+        _ => String::new(),
+    }
 }
 
 fn verdict(report: &Report) -> String {

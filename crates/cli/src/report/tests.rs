@@ -6,7 +6,8 @@ fn report() -> Report {
         reason: "262,144 pages are the same on both sides and the guest runs on.".to_owned(),
         guest: "selfcheck".to_owned(),
         method: Some("protect-all".to_owned()),
-        format: "ept".to_owned(),
+        machine: Some(Runs::Software),
+        format: Some("ept"),
         pages: 262_144,
         vcpus: 4,
         rounds: vec![
@@ -75,6 +76,7 @@ fn json_has_every_field_even_when_nothing_was_reached() {
         "verified",
         "reason",
         "method",
+        "machine",
         "format",
         "pages",
         "rounds",

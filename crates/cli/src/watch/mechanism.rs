@@ -71,8 +71,8 @@ impl Mechanism {
     /// Why it is this one, and what it does.
     pub(crate) fn why(self, args: &Watch) -> String {
         let asked = if args.deny { "stores are to be denied" } else { "the grain is 128 bytes" };
-        let format = args.machine.format.name();
-        match (self, args.sub_pages, args.machine.format) {
+        let format = args.machine.format().name();
+        match (self, args.sub_pages, args.machine.format()) {
             (Self::PageTracking, ..) => {
                 "the grain is the page: the pages are write-protected, and each store to them is \
                  emulated and heard of"

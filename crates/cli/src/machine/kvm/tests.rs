@@ -1,0 +1,43 @@
+use super::*;
+use vellum_kvm::Capability;
+
+#[test]
+fn a_capability_that_is_missing_is_named_with_what_to_take_instead() {
+    let (way, best) = (Way::Ring, Way::Manual);
+    let missing = Missing { way, capability: Capability::DirtyLogRing, best };
+    let text = Error::Missing(missing).to_string();
+    for word in ["--track ring", "KVM_CAP_DIRTY_LOG_RING", "Linux 5.11", "--track manual"] {
+        assert!(text.contains(word), "{word} is not in {text}");
+    }
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_is_named_with_the_way_out_and_what_the_kernel_said() {
+    let text = Error::from(OpenError::NoDevice).to_string();
+    assert!(text.contains("there is no /dev/kvm: load kvm_intel or kvm_amd"), "{text}");
+    let text = Error::from(OpenError::NotPermitted).to_string();
+    assert!(text.contains("join the group"), "{text}");
+    let text = Error::from(OpenError::OtherVersion(11)).to_string();
+    assert!(text.contains("11") && text.contains("newer kernel"), "{text}");
+    let odd = io::Error::from(io::ErrorKind::Interrupted);
+    let text = Error::from(OpenError::Kernel(odd)).to_string();
+    assert!(text.contains("/dev/kvm could not be opened: operation interrupted"), "{text}");
+}
+
+#[test]
+fn a_destination_without_kvm_tells_the_source_why() {
+    let said = refusal(&MachineError::Open(OpenError::NoDevice));
+    assert_eq!(said.kind, RefusalKind::Machine);
+    assert!(said.to_string().contains("there is no /dev/kvm"), "{said}");
+}
+
+#[test]
+fn ways_that_are_not_the_kernels_are_refused_by_name() {
+    // Without /dev/kvm that is what is said first.
+    for (track, name) in
+        [(Track::ProtectAll, "protect-all"), (Track::Dbit, "dbit"), (Track::Pml, "pml")]
+    {
+        let text = choose(track).expect_err("it is none of the kernel's").to_string();
+        assert!(text.contains(name) || text.contains("/dev/kvm"), "{text}");
+    }
+}
