@@ -31,9 +31,11 @@ const _: () = assert!(RESERVED_PAGES == crate::backend::RESERVED);
 const _: () = assert!(Plan::TABLE == 0x1fff + 1, "the program's mask");
 
 /// `rdi` is the address of RAM and `rdx` the vCPU's number. From then on `rbx` is the vCPU's page, `rbp`
-/// the table, `r12` the page of the number, `r13` the random number, `r14` stores so far.
+/// the table, `r12` the page of the number, `r13` the random number, `r14` stores so far. It does other work
+/// between stores: a guest that does nothing but store writes all of its pages while they are harvested
+/// once, and an oracle that sees each of them named sees nothing.
 #[rustfmt::skip]
-const PROGRAM: [u8; 103] = [
+const PROGRAM: [u8; 112] = [
     0xc1, 0xe2, 0x0c,                               //       shl edx, 12
     0x48, 0x8d, 0x9c, 0x17, 0x00, 0x00, 0x04, 0x00, //       lea rbx, [rdi + rdx + 0x40000]
     0x48, 0x8d, 0xaf, 0x00, 0x00, 0x01, 0x00,       //       lea rbp, [rdi + 0x10000]
@@ -59,7 +61,10 @@ const PROGRAM: [u8; 103] = [
     0x48, 0x89, 0x06,                               //       mov [rsi], rax       the store
     0x49, 0xff, 0xc6,                               //       inc r14
     0x4c, 0x89, 0x73, 0x10,                         //       mov [rbx + 16], r14
-    0xeb, 0xb9,                                     //       jmp next
+    0xb9, 0xd0, 0x07, 0x00, 0x00,                   //       mov ecx, 2000        other work
+    0xff, 0xc9,                                     // work: dec ecx
+    0x75, 0xfc,                                     //       jnz work
+    0xeb, 0xb0,                                     //       jmp next
 ];
 
 /// Native vCPUs, and the kernel's log.

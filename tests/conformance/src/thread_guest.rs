@@ -1,10 +1,11 @@
 //! The oracles' guest as threads of this process that store to its memory, tracked by the kernel's
 //! userfaultfd.
 
-use crate::backend::{Backend, Guest, PAGES, Plan};
+use crate::backend::{Backend, Guest, PAGES, Plan, Random};
 use crate::crew::{Crew, Ground};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::fs::File;
+use std::hint::black_box;
 use std::sync::atomic::Ordering;
 use vellum_memory::guest::{Bytes, GuestAddress, GuestMemoryMmap};
 use vellum_memory::{AddressSpace, PAGE_SIZE};
@@ -14,6 +15,10 @@ use vm_memory::FileOffset;
 
 /// Where the slot begins.
 const BASE: Gfn = Gfn::new(0x8_0000);
+
+/// Steps of other work after a store. A guest that does nothing but store writes all of its pages while
+/// they are harvested once, and an oracle that sees each of them named sees nothing.
+const OTHER_WORK: u32 = 4000;
 
 /// What is behind the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +77,10 @@ impl Ground for OnMemory {
     fn store<'s>(&'s self, (): &mut (), page: u64, number: u64) {
         let at = GuestAddress(BASE.gpa().get() + page * PAGE_SIZE);
         self.0.store(number, at, Ordering::Release).expect("the page is mapped");
+        let mut work = Random::new(page);
+        (0..OTHER_WORK).for_each(|_| {
+            black_box(work.step());
+        });
     }
 }
 
