@@ -67,7 +67,7 @@ pub(crate) fn write(ram: &Ram, program: &Program) -> Result<(), MemoryError> {
     entry(ram, ROOT, 0, THIRD | LINK)?;
     entry(ram, THIRD, 0, LOW | LINK)?;
     for leaf in 0..(system_pages(pages) * PAGE_SIZE).div_ceil(LEAF) {
-        entry(ram, LOW, leaf, leaf * LEAF | READ_ONLY)?;
+        entry(ram, LOW, leaf, (leaf * LEAF) | READ_ONLY)?;
     }
     let base = RAM_BASE.gpa().get();
     for table in 0..tables(pages) {

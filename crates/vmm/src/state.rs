@@ -5,6 +5,8 @@ mod msrs;
 mod vcpu;
 mod xsave;
 
+#[cfg(test)]
+pub(crate) use encoding::seal;
 pub(crate) use msrs::Msrs;
 pub(crate) use vcpu::SavedVcpu;
 

@@ -35,7 +35,7 @@ pub(super) fn write(state: &MachineState) -> Vec<u8> {
 }
 
 /// `bytes` with their seal.
-pub(super) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
     let seal = blake3::hash(&bytes);
     bytes.extend_from_slice(seal.as_bytes());
     bytes

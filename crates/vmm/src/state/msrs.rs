@@ -34,31 +34,29 @@ fn past(done: usize, asked: usize) -> usize {
     if done == asked { done } else { done + 1 }
 }
 
-/// Writes all of `entries`. There are registers that KVM hands out and does not take back, not even with
-/// what they hold: those of a feature that the vCPU's CPUID does not have. They are passed over where
-/// they hold it already.
+/// Makes `fd` hold all of `entries`. Some registers KVM hands out and never takes; those must hold what
+/// they are to hold already.
 pub(super) fn write(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Refusal> {
-    let refused = |error| Refusal::part(super::Part::Msrs, error);
     let mut left = entries;
     while !left.is_empty() {
         let asked = &left[..left.len().min(KVM_MAX_MSR_ENTRIES)];
-        let call = wrapped(asked).map_err(refused)?;
-        let done = fd.set_msrs(&call).map_err(refused)?.min(asked.len());
-        match asked.get(done) {
-            Some(entry) if !holds(fd, entry).map_err(refused)? => {
-                return Err(Refusal::Msr(entry.index, entry.data));
-            }
-            _ => left = &left[past(done, asked.len())..],
+        let done = wrapped(asked).and_then(|call| fd.set_msrs(&call));
+        let done = done.map_err(|error| Refusal::part(super::Part::Msrs, error))?;
+        if let Some(entry) =
+            asked.get(done).filter(|entry| held(fd, entry.index) != Some(entry.data))
+        {
+            return Err(Refusal::Msr(entry.index, entry.data));
         }
+        left = &left[past(done, asked.len())..];
     }
     Ok(())
 }
 
-/// Whether a register holds this already.
-fn holds(fd: &VcpuFd, entry: &kvm_msr_entry) -> Result<bool, Error> {
-    let mut call = wrapped(&[kvm_msr_entry { index: entry.index, ..Default::default() }])?;
-    let read = fd.get_msrs(&mut call)?;
-    Ok(read == 1 && call.as_slice()[0].data == entry.data)
+/// What a register holds, if there is one.
+fn held(fd: &VcpuFd, index: u32) -> Option<u64> {
+    let mut call = wrapped(&[kvm_msr_entry { index, ..Default::default() }]).ok()?;
+    let done = fd.get_msrs(&mut call).ok()?;
+    call.as_slice().get(..done)?.first().map(|entry| entry.data)
 }
 
 fn wrapped(entries: &[kvm_msr_entry]) -> Result<Call, Error> {

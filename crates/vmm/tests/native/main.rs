@@ -3,11 +3,17 @@
 //! Where there is no `/dev/kvm`, or the kernel lacks something, a test says `not run` and why.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod backing;
+mod logged;
 mod presence;
 mod running;
+mod selfcheck;
+mod writers;
 
 use std::time::{Duration, Instant};
-use vellum_vmm::{Config, Guest, Machine, Status};
+use vellum_memory::guest::{Bytes, GuestAddress, PAGE_BYTES, read_page};
+use vellum_memory::{Gfn, PAGE_SIZE};
+use vellum_vmm::{Config, Guest, Machine, RAM_BASE, Status};
 
 /// What catches a guest that hangs; nothing else depends on it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,15 +23,29 @@ fn config() -> Config {
     Config::new(16 << 20, 2)
 }
 
-/// Waits until every vCPU has reported a pass with a number of at least so many.
-fn until_passes(machine: &Machine, least: u64) {
+fn wait(machine: &Machine, mut done: impl FnMut(&Status) -> bool) -> Status {
     let begun = Instant::now();
-    while machine.passes().iter().any(|&passes| passes < least) {
+    loop {
         let status = machine.status();
-        assert!(matches!(status, Status::Running), "{status:?}");
-        assert!(begun.elapsed() < PATIENCE, "{:?} of {least} passes", machine.passes());
+        if done(&status) {
+            return status;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{status:?}, {:?} passes", machine.passes());
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Waits until every vCPU has reported a pass with a number of at least so many.
+fn until_passes(machine: &Machine, least: u64) {
+    wait(machine, |status| {
+        assert!(matches!(status, Status::Running), "{status:?}");
+        machine.passes().iter().all(|&passes| passes >= least)
+    });
+}
+
+/// Waits until the machine has ended, and says how.
+fn until_ended(machine: &Machine) -> Status {
+    wait(machine, |status| matches!(status, Status::ShutDown(_) | Status::Failed(_)))
 }
 
 /// Every guest, with a machine that is at its beginning.
@@ -35,4 +55,17 @@ fn each_guest(test: impl Fn(Guest, Machine)) {
             test(guest, machine);
         }
     }
+}
+
+/// A word of a page of RAM.
+fn word(machine: &Machine, page: u64, at: u64) -> u64 {
+    let address = RAM_BASE.gpa().get() + page * PAGE_SIZE + at * 8;
+    machine.memory().read_obj(GuestAddress(address)).expect("in memory")
+}
+
+fn is_zero(machine: &Machine, page: u64) -> bool {
+    let mut bytes = [0; PAGE_BYTES];
+    let gfn = Gfn::new(RAM_BASE.get() + page);
+    read_page(machine.memory(), gfn, &mut bytes).expect("in memory");
+    bytes == [0; PAGE_BYTES]
 }
