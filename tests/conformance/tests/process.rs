@@ -17,7 +17,7 @@ type Oracle<B> = fn(&B, Plan, Length) -> Result<(), Objection>;
 
 fn threads() -> Option<[Threads; 2]> {
     let capabilities = Capabilities::of_this_process();
-    given(Need::Userfaultfd, capabilities.supports(Facility::Log))?;
+    given(Need::PagemapScan, capabilities.supports(Facility::Log))?;
     Some(KINDS.map(|kind| Threads { kind }))
 }
 

@@ -36,9 +36,12 @@ pub enum Need {
     Kvm,
     /// A way of tracking that the kernel's KVM may lack, by its name, such as `ring-with-bitmap`.
     KvmWay(String),
-    /// `userfaultfd` for this process, with asynchronous write protection.
+    /// A userfaultfd that write-protects all memory of this process against its threads.
     Userfaultfd,
-    /// `PAGEMAP_SCAN`.
+    /// One that may hold up the kernel's writes too, which is for the privileged.
+    KernelFaults,
+    /// `PAGEMAP_SCAN`, and the asynchronous write-protection that it reads: a log of this process's
+    /// memory.
     PagemapScan,
     /// So many bytes in the pool of 2 MiB pages that `MAP_HUGETLB` takes them from.
     HugePages(u64),
@@ -55,6 +58,7 @@ impl fmt::Display for Need {
             Self::Kvm => f.write_str("kvm"),
             Self::KvmWay(way) => write!(f, "{}{way}", Self::KVM_WAY),
             Self::Userfaultfd => f.write_str("userfaultfd"),
+            Self::KernelFaults => f.write_str("kernel-faults"),
             Self::PagemapScan => f.write_str("pagemap-scan"),
             Self::HugePages(bytes) => write!(f, "{}{bytes}", Self::HUGE_PAGES),
         }
@@ -77,10 +81,11 @@ impl std::str::FromStr for Need {
     type Err = UnknownNeed;
 
     fn from_str(text: &str) -> Result<Self, UnknownNeed> {
-        let mut plain = [Self::Kvm, Self::Userfaultfd, Self::PagemapScan].into_iter();
+        let plain = [Self::Kvm, Self::Userfaultfd, Self::KernelFaults, Self::PagemapScan];
         let way = || text.strip_prefix(Self::KVM_WAY).map(|way| Self::KvmWay(way.to_owned()));
         let pool = || text.strip_prefix(Self::HUGE_PAGES)?.parse().ok().map(Self::HugePages);
-        let found = plain.find(|need| need.to_string() == text).or_else(way).or_else(pool);
+        let found =
+            plain.into_iter().find(|need| need.to_string() == text).or_else(way).or_else(pool);
         found.ok_or_else(|| UnknownNeed(text.to_owned()))
     }
 }

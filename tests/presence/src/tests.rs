@@ -1,8 +1,15 @@
 use super::{Need, Outcome, Report, append, binary, parse, without_hash};
 
-fn needs() -> [Need; 5] {
+fn needs() -> [Need; 6] {
     let way = Need::KvmWay("ring-with-bitmap".to_owned());
-    [Need::Kvm, way, Need::Userfaultfd, Need::PagemapScan, Need::HugePages(64 << 20)]
+    [
+        Need::Kvm,
+        way,
+        Need::Userfaultfd,
+        Need::KernelFaults,
+        Need::PagemapScan,
+        Need::HugePages(64 << 20),
+    ]
 }
 
 fn report(need: Need, outcome: Outcome) -> Report {

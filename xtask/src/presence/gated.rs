@@ -12,7 +12,15 @@ pub(crate) struct Gated {
 }
 
 /// All of them.
-pub(crate) const GATED: &[Gated] = &[Gated { package: "vellum-kvm", binary: "ways", within: "" }];
+pub(crate) const GATED: &[Gated] = &[
+    Gated { package: "vellum-kvm", binary: "ways", within: "" },
+    Gated { package: "vellum-vmm", binary: "native", within: "" },
+    Gated { package: "vellum-process", binary: "process", within: "" },
+    Gated { package: "vellum-process", binary: "allocations", within: "" },
+    Gated { package: "vellum-process", binary: "vellum_process", within: "log::" },
+    Gated { package: "vellum-conformance", binary: "kvm", within: "" },
+    Gated { package: "vellum-conformance", binary: "process", within: "" },
+];
 
 #[cfg(test)]
 mod tests {

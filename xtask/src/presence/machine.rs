@@ -8,8 +8,9 @@ pub(crate) fn has(need: &Need) -> bool {
         Need::Kvm => kvm::has_device(),
         Need::KvmWay(way) => kvm::has_way(way),
         Need::HugePages(bytes) => pool() >= *bytes,
-        // Known by what other tests ran with.
-        Need::Userfaultfd | Need::PagemapScan => false,
+        Need::Userfaultfd => process::has(process::Facility::WatchThreads),
+        Need::KernelFaults => process::has(process::Facility::WatchKernelToo),
+        Need::PagemapScan => process::has(process::Facility::Log),
     }
 }
 
@@ -34,6 +35,28 @@ mod kvm {
     }
 }
 
+#[cfg(target_os = "linux")]
+mod process {
+    pub(super) use vellum_process::Facility;
+
+    pub(super) fn has(facility: Facility) -> bool {
+        vellum_process::Capabilities::of_this_process().supports(facility).is_ok()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod process {
+    pub(super) enum Facility {
+        WatchThreads,
+        WatchKernelToo,
+        Log,
+    }
+
+    pub(super) fn has(_: Facility) -> bool {
+        false
+    }
+}
+
 #[cfg(not(target_os = "linux"))]
 mod kvm {
     pub(super) fn has_device() -> bool {
@@ -42,5 +65,27 @@ mod kvm {
 
     pub(super) fn has_way(_: &str) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has;
+    use vellum_presence::Need;
+
+    #[test]
+    fn a_way_that_no_kernel_has_is_not_there() {
+        assert!(!has(&Need::KvmWay("moon".to_owned())));
+    }
+
+    #[test]
+    fn every_machine_has_a_pool_of_no_bytes_and_none_has_all() {
+        assert!(has(&Need::HugePages(0)));
+        assert!(!has(&Need::HugePages(u64::MAX)));
+    }
+
+    #[test]
+    fn a_kernel_with_kvm_has_its_oldest_way() {
+        assert_eq!(has(&Need::Kvm), has(&Need::KvmWay("clearing-get".to_owned())));
     }
 }
