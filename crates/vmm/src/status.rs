@@ -51,7 +51,7 @@ pub enum Why {
     },
     /// KVM met something that it cannot emulate.
     #[error(
-        "KVM could not go on by itself (an internal error, as for an instruction it cannot emulate)"
+        "KVM could not go on (KVM_EXIT_INTERNAL_ERROR), as at an instruction that it cannot emulate"
     )]
     InternalError,
     /// An access where there is no memory.
@@ -74,12 +74,12 @@ pub enum Why {
         /// How many bytes.
         bytes: usize,
     },
-    /// Another exit that this monitor has no use for.
-    #[error("it left the guest for a reason that this monitor does not know: {0}")]
-    Exit(&'static str),
-    /// An exit that this monitor's bindings do not name.
-    #[error("it left the guest for reason {0} of KVM's, which this monitor does not know")]
-    ExitNumber(u32),
+    /// An instruction that writes to a port again and again, of which a message is one time.
+    #[error("it wrote to a port by a repeated instruction, which is no message")]
+    Repeated,
+    /// An exit for which a machine without devices has no use.
+    #[error("it left the guest for reason {0} of KVM's, with which this monitor can do nothing")]
+    Exit(u32),
     /// The kernel would not run it.
     #[error("KVM_RUN failed: {0}")]
     Kernel(std::io::Error),

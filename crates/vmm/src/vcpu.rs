@@ -5,7 +5,6 @@ use crate::port::Message;
 use crate::status::{End, Failure, Why};
 use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use std::io;
 use vellum_kvm::Reaper;
 
 /// A line of the console is handed over when it is so long.
@@ -54,7 +53,11 @@ impl Vcpu {
                 Ok(Left::Message(message))
             }
             Ok(left) => Ok(left),
-            Err(why) => Err(self.failure(why)),
+            Err(Some(why)) => Err(self.failure(why)),
+            Err(None) => {
+                let number = self.fd.get_kvm_run().exit_reason;
+                Err(self.failure(Why::Exit(number)))
+            }
         }
     }
 
@@ -68,9 +71,8 @@ impl Vcpu {
         self.fd.set_kvm_immediate_exit(0);
         match left? {
             Left::Kicked => Ok(()),
-            Left::RingFull => Err(self.failure(Why::ExitNumber(KVM_EXIT_DIRTY_RING_FULL))),
-            // A repeated instruction, which has more to say than one message.
-            Left::Message(_) => Err(self.failure(Why::Exit("an `out` of many"))),
+            Left::RingFull => Err(self.failure(Why::Exit(KVM_EXIT_DIRTY_RING_FULL))),
+            Left::Message(_) => Err(self.failure(Why::Repeated)),
         }
     }
 
@@ -78,7 +80,7 @@ impl Vcpu {
     /// business of who collects next.
     pub(crate) fn reap(&self) -> Result<Room, Failure> {
         match self.reaper.as_ref().map(Reaper::reap) {
-            None => Err(self.failure(Why::ExitNumber(KVM_EXIT_DIRTY_RING_FULL))),
+            None => Err(self.failure(Why::Exit(KVM_EXIT_DIRTY_RING_FULL))),
             Some(Ok(())) => Ok(Room::Made),
             Some(Err(vellum_kvm::KvmError::Ring(_))) => Ok(Room::None),
             Some(Err(error)) => Err(self.failure(Why::Ring(error))),
@@ -125,23 +127,24 @@ pub(crate) fn end(code: u8) -> End {
     if code == 0 { End::Finished } else { End::Failed }
 }
 
-fn left(exit: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Result<Left, Why> {
+/// Why it left, or why it cannot go on, if there is more to say than the number of the exit.
+fn left(exit: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Result<Left, Option<Why>> {
     match exit {
         Ok(VcpuExit::IoOut(port, bytes)) => {
             let message = Message::of(port, bytes).map(Left::Message);
-            message.ok_or(Why::Port { port, bytes: bytes.len() })
+            message.ok_or(Some(Why::Port { port, bytes: bytes.len() }))
         }
         Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => Ok(Left::RingFull),
         Ok(VcpuExit::Intr) => Ok(Left::Kicked),
         Ok(exit) => Err(why(&exit)),
         Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Ok(Left::Kicked),
-        Err(error) => Err(Why::Kernel(io::Error::from_raw_os_error(error.errno()))),
+        Err(error) => Err(Some(Why::Kernel(error.into()))),
     }
 }
 
-/// What an exit says that a guest of ours never makes.
-fn why(exit: &VcpuExit<'_>) -> Why {
-    match exit {
+/// What there is to say of an exit that a guest of ours never makes.
+fn why(exit: &VcpuExit<'_>) -> Option<Why> {
+    Some(match exit {
         VcpuExit::Shutdown => Why::ShutDown,
         VcpuExit::FailEntry(reason, _) => Why::FailEntry { reason: *reason },
         VcpuExit::InternalError => Why::InternalError,
@@ -150,12 +153,6 @@ fn why(exit: &VcpuExit<'_>) -> Why {
         }
         VcpuExit::MemoryFault { gpa, .. } => Why::HostMemory { address: *gpa },
         VcpuExit::IoIn(port, bytes) => Why::Port { port: *port, bytes: bytes.len() },
-        VcpuExit::Hlt => Why::Exit("a `hlt`"),
-        VcpuExit::Debug(_) => Why::Exit("a breakpoint"),
-        VcpuExit::Exception => Why::Exit("an exception"),
-        VcpuExit::SystemEvent(..) => Why::Exit("a system event"),
-        VcpuExit::Hypercall(_) => Why::Exit("a hypercall"),
-        VcpuExit::Unsupported(number) => Why::ExitNumber(*number),
-        _ => Why::Exit("one that a guest without devices never makes"),
-    }
+        _ => return None,
+    })
 }

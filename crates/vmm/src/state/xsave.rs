@@ -12,21 +12,23 @@ pub(crate) const MOST: usize = 64 << 10;
 
 /// Bytes that this host reads and writes.
 pub(super) fn room(vm: &VmFd) -> usize {
-    usize::try_from(vm.check_extension_int(Cap::Xsave2)).map_or(LEAST, |room| room.max(LEAST))
+    extended(vm).unwrap_or(LEAST)
+}
+
+/// The same, if the host has the calls for it (Linux 5.17); before, there were always [`LEAST`].
+fn extended(vm: &VmFd) -> Option<usize> {
+    let room = usize::try_from(vm.check_extension_int(Cap::Xsave2)).ok()?;
+    (room > 0).then(|| room.max(LEAST))
 }
 
 pub(super) fn read(vm: &VmFd, fd: &VcpuFd) -> Result<Vec<u8>, Error> {
-    let room = room(vm);
-    if room == LEAST {
-        return Ok(fd.get_xsave()?.as_bytes().to_vec());
-    }
+    let Some(room) = extended(vm) else { return Ok(fd.get_xsave()?.as_bytes().to_vec()) };
     let mut area = empty(room)?;
     // SAFETY: K: the area has at least as many bytes as the kernel says that it writes, and nothing in
     // this process asks for more units meanwhile (`arch_prctl`).
     unsafe { fd.get_xsave2(&mut area)? };
-    let rest = area.as_slice().as_bytes();
     let mut bytes = area.as_fam_struct_ref().xsave.as_bytes().to_vec();
-    bytes.extend_from_slice(rest);
+    bytes.extend_from_slice(area.as_slice().as_bytes());
     bytes.truncate(room);
     Ok(bytes)
 }

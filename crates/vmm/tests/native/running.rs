@@ -33,14 +33,18 @@ fn every_guest_reports_passes_and_stands_while_it_is_paused() {
 
 #[test]
 fn a_guest_that_never_leaves_by_itself_is_paused_as_often_as_one_likes() {
-    // stay: jmp stay
-    let Some((machine, _log)) = presence::machine(&config(), &program(&[0xeb, 0xfe])) else {
-        return;
-    };
+    // shl edx, 12; again: inc qword ptr [rdi + rdx]; jmp again
+    let code = program(&[0xc1, 0xe2, 12, 0x48, 0xff, 0x04, 0x17, 0xeb, 0xfa]);
+    let Some((machine, _log)) = presence::machine(&config(), &code) else { return };
+    let counts = || [0, 1].map(|vcpu| crate::word(&machine, vcpu, 0));
     for _ in 0..300 {
+        let before = counts();
         machine.resume();
+        crate::wait(&machine, |_| counts().iter().zip(before).all(|(now, then)| *now > then));
         machine.pause();
+        let standing = counts();
         assert!(matches!(machine.status(), Status::Paused));
+        assert_eq!(counts(), standing);
     }
 }
 
