@@ -46,7 +46,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
 #[test]
 fn a_round_allocates_nothing_and_the_count_is_no_fake() {
     let supported = Capabilities::of_this_process().supports(Facility::Log);
-    let Some(()) = given(Need::Userfaultfd, supported) else { return };
+    let Some(()) = given(Need::PagemapScan, supported) else { return };
     let (flags, read_write) = (MapFlags::PRIVATE, ProtFlags::READ | ProtFlags::WRITE);
     // SAFETY: a new mapping, where the kernel likes.
     let base = unsafe { mmap_anonymous(std::ptr::null_mut(), BYTES, read_write, flags) };

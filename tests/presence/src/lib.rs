@@ -43,11 +43,15 @@ pub enum Need {
     /// `PAGEMAP_SCAN`, and the asynchronous write-protection that it reads: a log of this process's
     /// memory.
     PagemapScan,
+    /// A mount namespace of its own, for whoever `unshare --map-root-user --mount` is.
+    Namespaces,
     /// So many bytes in the pool of 2 MiB pages that `MAP_HUGETLB` takes them from.
     HugePages(u64),
 }
 
 impl Need {
+    const PLAIN: [Self; 5] =
+        [Self::Kvm, Self::Userfaultfd, Self::KernelFaults, Self::PagemapScan, Self::Namespaces];
     const KVM_WAY: &'static str = "kvm-way ";
     const HUGE_PAGES: &'static str = "huge-pages ";
 }
@@ -60,6 +64,7 @@ impl fmt::Display for Need {
             Self::Userfaultfd => f.write_str("userfaultfd"),
             Self::KernelFaults => f.write_str("kernel-faults"),
             Self::PagemapScan => f.write_str("pagemap-scan"),
+            Self::Namespaces => f.write_str("namespaces"),
             Self::HugePages(bytes) => write!(f, "{}{bytes}", Self::HUGE_PAGES),
         }
     }
@@ -81,7 +86,6 @@ impl std::str::FromStr for Need {
     type Err = UnknownNeed;
 
     fn from_str(text: &str) -> Result<Self, UnknownNeed> {
-        let plain = [Self::Kvm, Self::Userfaultfd, Self::KernelFaults, Self::PagemapScan];
         let way = || text.strip_prefix(Self::KVM_WAY).map(|way| Self::KvmWay(way.to_owned()));
         let pool = || text.strip_prefix(Self::HUGE_PAGES)?.parse().ok().map(Self::HugePages);
         let found =

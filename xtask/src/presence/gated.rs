@@ -5,7 +5,7 @@
 pub(crate) struct Gated {
     /// Their package.
     pub(crate) package: &'static str,
-    /// Their program: the name of the integration test, or of the library for unit tests.
+    /// Their program: the name of the integration test, of the example, or of the library for unit tests.
     pub(crate) binary: &'static str,
     /// What their names begin with: a module, or nothing if all tests of the program have gates.
     pub(crate) within: &'static str,
@@ -18,6 +18,8 @@ pub(crate) const GATED: &[Gated] = &[
     Gated { package: "vellum-process", binary: "process", within: "" },
     Gated { package: "vellum-process", binary: "allocations", within: "" },
     Gated { package: "vellum-process", binary: "vellum_process", within: "log::" },
+    Gated { package: "vellum-process", binary: "backend", within: "tests::a_" },
+    Gated { package: "vellum-cli", binary: "kvm", within: "on_kvm::" },
     Gated { package: "vellum-conformance", binary: "kvm", within: "" },
     Gated { package: "vellum-conformance", binary: "process", within: "" },
 ];
@@ -84,9 +86,12 @@ mod tests {
             let folder = gated.package.strip_prefix("vellum-").expect("a package of ours");
             let place = ["crates", "tests"].map(|group| root().join(group).join(folder));
             let source = place.iter().find(|path| path.exists()).expect("its package is there");
-            let tests = source.join("tests").join(gated.binary);
             let unit = gated.binary == gated.package.replace('-', "_");
-            let is_there = unit || tests.is_dir() || tests.with_extension("rs").is_file();
+            let is_there = unit
+                || ["tests", "examples"].iter().any(|kind| {
+                    let program = source.join(kind).join(gated.binary);
+                    program.is_dir() || program.with_extension("rs").is_file()
+                });
             assert!(is_there, "{gated:?}");
         }
     }

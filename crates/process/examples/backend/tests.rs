@@ -28,7 +28,7 @@ fn second(socket: &Path) -> Result<Command, Failure> {
 #[test]
 fn a_back_end_moves_to_another_process_and_loses_nothing() {
     let supported = Capabilities::of_this_process().supports(Facility::Log);
-    let Some(()) = given(Need::Userfaultfd, supported) else { return };
+    let Some(()) = given(Need::PagemapScan, supported) else { return };
     match move_to(second, Logs::OfThisProcess).expect("two processes") {
         Ending::Moved { report, there } => {
             assert_eq!(report.verdict, Verdict::Same);

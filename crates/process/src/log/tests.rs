@@ -52,7 +52,7 @@ impl Drop for Memory {
 
 /// A log that is on, over memories whose pages are all there.
 fn log_of(memories: &[Memory]) -> Option<ProcessLog> {
-    given(Need::Userfaultfd, Capabilities::of_this_process().supports(Facility::Log))?;
+    given(Need::PagemapScan, Capabilities::of_this_process().supports(Facility::Log))?;
     memories.iter().for_each(|memory| (0..PAGES).for_each(|page| memory.write(page)));
     let mappings = (0..).zip(memories).map(|(slot, memory)| memory.mapping(slot)).collect();
     // SAFETY: M: each test drops its memories after the log.

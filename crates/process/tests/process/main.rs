@@ -11,13 +11,14 @@ mod kernel_writes;
 mod memory;
 mod oracle;
 mod others;
+mod pinned;
 mod watching;
 
 use memory::{Kind, Memory};
 
 use vellum_memory::{AddressSpace, Gfn, GfnRange, SlotId};
 use vellum_presence::{Need, given};
-use vellum_process::{Capabilities, Facility, Mapping, Missing, ProcessLog, WriteWatch, Writers};
+use vellum_process::{Capabilities, Facility, Mapping, ProcessLog, WriteWatch, Writers};
 
 /// No multiple of 64, nor of what a huge page has.
 const PAGES: u64 = 1027;
@@ -26,7 +27,7 @@ const BASE: u64 = 0x1003;
 
 /// A log over `memory`, or the reason why the test is not run.
 fn log_of(memory: &Memory) -> Option<ProcessLog> {
-    given(needed(), Capabilities::of_this_process().supports(Facility::Log))?;
+    given(Need::PagemapScan, Capabilities::of_this_process().supports(Facility::Log))?;
     let mapping = mapping(memory, 0, BASE);
     // SAFETY: M: the memory is declared before the log by each test, and so dropped after it.
     #[allow(unsafe_code)]
@@ -35,23 +36,15 @@ fn log_of(memory: &Memory) -> Option<ProcessLog> {
 
 /// A watch over `memory`, likewise.
 fn watch_of(memory: &Memory, writers: Writers) -> Option<WriteWatch> {
-    let facility = match writers {
-        Writers::Threads => Facility::WatchThreads,
-        Writers::ThreadsAndKernel => Facility::WatchKernelToo,
+    let (need, facility) = match writers {
+        Writers::Threads => (Need::Userfaultfd, Facility::WatchThreads),
+        Writers::ThreadsAndKernel => (Need::KernelFaults, Facility::WatchKernelToo),
     };
-    given(Need::Userfaultfd, Capabilities::of_this_process().supports(facility))?;
+    given(need, Capabilities::of_this_process().supports(facility))?;
     let mapping = mapping(memory, 0, BASE);
     // SAFETY: M, as above.
     #[allow(unsafe_code)]
     Some(unsafe { WriteWatch::new(vec![mapping], writers) }.expect("what is supported can be made"))
-}
-
-/// What a missing facility is called in reports.
-fn needed() -> Need {
-    match Capabilities::of_this_process().supports(Facility::Log) {
-        Err(Missing::PagemapScan | Missing::Pagemap) => Need::PagemapScan,
-        _ => Need::Userfaultfd,
-    }
 }
 
 fn mapping(memory: &Memory, slot: u16, base: u64) -> Mapping {
