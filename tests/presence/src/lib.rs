@@ -88,8 +88,11 @@ impl std::str::FromStr for Need {
     fn from_str(text: &str) -> Result<Self, UnknownNeed> {
         let way = || text.strip_prefix(Self::KVM_WAY).map(|way| Self::KvmWay(way.to_owned()));
         let pool = || text.strip_prefix(Self::HUGE_PAGES)?.parse().ok().map(Self::HugePages);
-        let found =
-            plain.into_iter().find(|need| need.to_string() == text).or_else(way).or_else(pool);
+        let found = Self::PLAIN
+            .into_iter()
+            .find(|need| need.to_string() == text)
+            .or_else(way)
+            .or_else(pool);
         found.ok_or_else(|| UnknownNeed(text.to_owned()))
     }
 }

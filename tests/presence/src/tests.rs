@@ -1,15 +1,9 @@
 use super::{Need, Outcome, Report, append, binary, parse, without_hash};
 
-fn needs() -> [Need; 6] {
-    let way = Need::KvmWay("ring-with-bitmap".to_owned());
-    [
-        Need::Kvm,
-        way,
-        Need::Userfaultfd,
-        Need::KernelFaults,
-        Need::PagemapScan,
-        Need::HugePages(64 << 20),
-    ]
+fn needs() -> Vec<Need> {
+    let mut needs = vec![Need::KvmWay("ring-with-bitmap".to_owned()), Need::HugePages(64 << 20)];
+    needs.extend(Need::PLAIN);
+    needs
 }
 
 fn report(need: Need, outcome: Outcome) -> Report {

@@ -7,11 +7,18 @@ pub(crate) fn has(need: &Need) -> bool {
     match need {
         Need::Kvm => kvm::has_device(),
         Need::KvmWay(way) => kvm::has_way(way),
+        Need::Namespaces => has_namespaces(),
         Need::HugePages(bytes) => pool() >= *bytes,
         Need::Userfaultfd => process::has(process::Facility::WatchThreads),
         Need::KernelFaults => process::has(process::Facility::WatchKernelToo),
         Need::PagemapScan => process::has(process::Facility::Log),
     }
+}
+
+fn has_namespaces() -> bool {
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "true"]);
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// Bytes in the pool of 2 MiB pages.
