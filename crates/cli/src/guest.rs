@@ -57,7 +57,7 @@ impl Guest {
     pub(crate) fn proof(&self, memory: Size, vcpus: u32) -> Proof {
         match self.builtin {
             Some(Builtin::Selfcheck) => {
-                Proof::Passes(selfcheck::passes_to_recheck_all(memory.bytes(), u64::from(vcpus)))
+                Proof::Rechecked(selfcheck::passes_to_recheck_all(memory.bytes(), u64::from(vcpus)))
             }
             Some(_) => Proof::EveryCpu,
             None => Proof::AnyCpu,
@@ -104,7 +104,9 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 pub(crate) enum Proof {
     /// Every virtual CPU has finished so many passes: the guest has found all of its memory right
     /// once more.
-    Passes(u64),
+    Rechecked(u64),
+    /// Every virtual CPU has finished a pass.
+    Passed,
     /// Every virtual CPU has executed.
     EveryCpu,
     /// Some virtual CPU has: who wrote the guest knows how many it uses.
@@ -116,10 +118,11 @@ impl Proof {
     pub(crate) fn is_given(self, life: &Life) -> bool {
         let (work, passes) = (life.work.amounts(), &life.passes);
         match self {
-            Self::Passes(least) => {
+            Self::Rechecked(least) => {
                 let enough = passes.iter().all(|passes| *passes >= least);
                 enough && !passes.is_empty() && Self::EveryCpu.is_given(life)
             }
+            Self::Passed => Self::Rechecked(1).is_given(life),
             Self::EveryCpu => !work.is_empty() && work.iter().all(|done| *done > 0),
             Self::AnyCpu => work.iter().any(|done| *done > 0),
         }
@@ -128,7 +131,7 @@ impl Proof {
     /// What shows that the guest is in the middle of its work, before it is moved.
     pub(crate) fn of_warmth(self) -> Self {
         match self {
-            Self::Passes(_) => Self::Passes(1),
+            Self::Rechecked(_) => Self::Passed,
             other => other,
         }
     }
@@ -136,8 +139,8 @@ impl Proof {
     /// What was seen, once it was.
     pub(crate) fn sentence(self) -> &'static str {
         match self {
-            Self::Passes(_) => "the guest runs on there and has found all of its memory right",
-            Self::EveryCpu => "the guest runs on there on every virtual CPU",
+            Self::Rechecked(_) => "the guest runs on there and has found all of its memory right",
+            Self::Passed | Self::EveryCpu => "the guest runs on there on every virtual CPU",
             Self::AnyCpu => "the guest runs on there",
         }
     }
@@ -160,9 +163,17 @@ mod tests {
     }
 
     #[test]
+    fn a_cpu_that_only_leaves_the_guest_has_finished_no_pass() {
+        let exits =
+            |passes: &[u64]| Life { work: Work::Exits(vec![9, 9]), passes: passes.to_vec() };
+        assert!(!Proof::Passed.is_given(&exits(&[1, 0])));
+        assert!(Proof::Passed.is_given(&exits(&[1, 1])));
+    }
+
+    #[test]
     fn a_self_checking_guest_has_to_check_everything_on_every_cpu() {
-        assert!(!Proof::Passes(3).is_given(&life(&[9, 9], &[3, 2])));
-        assert!(Proof::Passes(3).is_given(&life(&[9, 9], &[3, 4])));
-        assert!(!Proof::Passes(3).is_given(&life(&[], &[])));
+        assert!(!Proof::Rechecked(3).is_given(&life(&[9, 9], &[3, 2])));
+        assert!(Proof::Rechecked(3).is_given(&life(&[9, 9], &[3, 4])));
+        assert!(!Proof::Rechecked(3).is_given(&life(&[], &[])));
     }
 }

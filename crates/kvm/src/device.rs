@@ -21,6 +21,9 @@ pub enum OpenError {
     /// The device speaks another language.
     #[error("/dev/kvm has version {0} of its interface, and 12 is needed: take a newer kernel")]
     OtherVersion(i32),
+    /// What is there is no KVM.
+    #[error("/dev/kvm is something else than the kernel's KVM: somebody has put it there")]
+    NotKvm,
     /// The kernel said something else.
     #[error("/dev/kvm could not be opened")]
     Kernel(#[source] io::Error),
@@ -34,6 +37,8 @@ pub fn open() -> Result<Kvm, OpenError> {
     let kvm = Kvm::new().map_err(|errno| refused(errno.into()))?;
     match kvm.get_api_version() {
         API => Ok(kvm),
+        // A failed call, and no version.
+        ..0 => Err(OpenError::NotKvm),
         other => Err(OpenError::OtherVersion(other)),
     }
 }

@@ -97,24 +97,26 @@ pub(crate) fn backing(size: PageSize) -> Result<Backing, Error> {
 /// What must be seen of a guest at the destination before it is said to run there.
 pub(crate) fn proof(guest: Guest, memory: Size, vcpus: u32) -> Proof {
     match guest {
-        Guest::Selfcheck => Proof::Passes(passes_to_recheck_all(memory.bytes(), vcpus.into())),
-        _ => Proof::EveryCpu,
+        Guest::Selfcheck => Proof::Rechecked(passes_to_recheck_all(memory.bytes(), vcpus.into())),
+        // Nobody counts instructions, and a vCPU may leave the guest without having executed any.
+        Guest::Sequential | Guest::Random | Guest::Zipf | Guest::Idle => Proof::Passed,
     }
 }
 
 /// Follows the command line, or chooses, among what this host's kernel has.
 pub(crate) fn choose(track: Track) -> Result<Choice<Way>, Error> {
-    let vm = open()?.create_vm().map_err(|errno| Error::Vm(errno.into()))?;
-    let capabilities = Capabilities::of(&vm);
-    let choice = match track {
-        Track::PerPage => Choice { method: Way::ClearingGet, why: CLEARING_GET },
-        Track::Manual => Choice { method: Way::Manual, why: MANUAL },
-        Track::Ring => Choice { method: Way::Ring, why: RING },
-        Track::Auto => best(&capabilities),
+    let asked = match track {
+        Track::PerPage => Some(Choice { method: Way::ClearingGet, why: CLEARING_GET }),
+        Track::Manual => Some(Choice { method: Way::Manual, why: MANUAL }),
+        Track::Ring => Some(Choice { method: Way::Ring, why: RING }),
+        Track::Auto => None,
         Track::ProtectAll => return Err(Error::Track("protect-all")),
         Track::Dbit => return Err(Error::Track("dbit")),
         Track::Pml => return Err(Error::Track("pml")),
     };
+    let vm = open()?.create_vm().map_err(|errno| Error::Vm(errno.into()))?;
+    let capabilities = Capabilities::of(&vm);
+    let choice = asked.unwrap_or_else(|| best(&capabilities));
     capabilities.supports(choice.method).map_err(Error::Missing)?;
     Ok(choice)
 }

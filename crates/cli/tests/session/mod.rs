@@ -85,6 +85,11 @@ impl Session {
     pub(crate) fn receive(arguments: &[&str]) -> Self {
         let mut command = vellum(&["receive", "--events"]);
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self::of(command)
+    }
+
+    /// One whose events come on standard output, which is piped.
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the binary was built");
         let output = child.stdout.take().expect("it is piped");
         Self::new(child, output)
@@ -94,9 +99,7 @@ impl Session {
     pub(crate) fn watch(arguments: &[&str]) -> Self {
         let mut command = vellum(&["watch", "--json"]);
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("the binary was built");
-        let output = child.stdout.take().expect("it is piped");
-        Self::new(child, output)
+        Self::of(command)
     }
 
     /// `vellum migrate --events`; its events come on standard error.

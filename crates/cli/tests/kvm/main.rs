@@ -1,0 +1,8 @@
+//! `vellum migrate --machine kvm`: native guests.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod gate;
+mod on_kvm;
+#[path = "../session/mod.rs"]
+mod session;
+mod without;
