@@ -79,3 +79,6 @@ impl FromStr for Guest {
         found.ok_or_else(|| UnknownGuest { name: name.to_owned() })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,3 +51,6 @@ impl Program {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests;
