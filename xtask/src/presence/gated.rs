@@ -15,12 +15,14 @@ pub(crate) struct Gated {
 pub(crate) const GATED: &[Gated] = &[
     Gated { package: "vellum-kvm", binary: "ways", within: "" },
     Gated { package: "vellum-vmm", binary: "native", within: "" },
+    Gated { package: "vellum-vmm", binary: "vellum_vmm", within: "tests::" },
     Gated { package: "vellum-process", binary: "process", within: "" },
     Gated { package: "vellum-process", binary: "allocations", within: "" },
     Gated { package: "vellum-process", binary: "vellum_process", within: "log::" },
     Gated { package: "vellum-process", binary: "backend", within: "tests::a_" },
     Gated { package: "vellum-cli", binary: "kvm", within: "on_kvm::" },
     Gated { package: "vellum-conformance", binary: "kvm", within: "" },
+    Gated { package: "vellum-conformance", binary: "moving", within: "" },
     Gated { package: "vellum-conformance", binary: "process", within: "" },
 ];
 
