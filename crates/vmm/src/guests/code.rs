@@ -75,6 +75,6 @@ pub(super) fn of(guest: Guest) -> &'static [u8] {
         Guest::Idle => (&raw const vellum_guest_idle, &raw const vellum_guest_selfcheck),
         Guest::Selfcheck => (&raw const vellum_guest_selfcheck, &raw const vellum_guests_end),
     };
-    // SAFETY: L: the assembly above puts these bytes one after another, and nobody writes them.
+    // SAFETY: the assembly above puts these bytes one after another, and nobody writes them.
     unsafe { core::slice::from_raw_parts(first, end.addr() - first.addr()) }
 }

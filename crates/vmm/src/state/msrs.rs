@@ -34,14 +34,15 @@ fn past(done: usize, asked: usize) -> usize {
     if done == asked { done } else { done + 1 }
 }
 
-/// Makes `fd` hold all of `entries`. Some registers KVM hands out and never takes; those must hold what
-/// they are to hold already.
+/// Makes `fd` hold all of `entries`. There are registers that KVM hands out and does not take back, not even
+/// with what they hold: those of a feature that the vCPU's CPUID does not have. They are passed over where
+/// they hold it already.
 pub(super) fn write(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Refusal> {
     let mut left = entries;
     while !left.is_empty() {
         let asked = &left[..left.len().min(KVM_MAX_MSR_ENTRIES)];
         let done = wrapped(asked).and_then(|call| fd.set_msrs(&call));
-        let done = done.map_err(|error| Refusal::part(super::Part::Msrs, error))?;
+        let done = done.map_err(|error| Refusal::part(super::Part::Msrs, error))?.min(asked.len());
         if let Some(entry) =
             asked.get(done).filter(|entry| held(fd, entry.index) != Some(entry.data))
         {
