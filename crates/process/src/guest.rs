@@ -37,6 +37,27 @@ impl ProcessLog {
     /// A log of all regions of `memory`, as memslots 0, 1, ... of `space` in their order. It keeps the
     /// mappings as long as it is there; regions that are added to `memory` later are not in it.
     ///
+    /// ```
+    /// use vellum_memory::guest::{Bytes, GuestAddress, GuestMemoryMmap};
+    /// use vellum_memory::{AddressSpace, DirtySource, PageSet};
+    /// use vellum_process::{Capabilities, Facility, ProcessLog};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Err(missing) = Capabilities::of_this_process().supports(Facility::Log) {
+    ///     println!("{missing}");
+    ///     return Ok(());
+    /// }
+    /// let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x10_0000), 64 << 12)])?;
+    /// let mut log = ProcessLog::of_guest(&memory, AddressSpace::NORMAL)?;
+    /// log.start()?;
+    /// memory.write_obj(7_u64, GuestAddress(0x10_3000))?;
+    /// let mut round = PageSet::new(log.layout());
+    /// log.collect(&mut round)?;
+    /// assert!(round.regions()[0].pages().eq([3]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`GuestError`].
     pub fn of_guest(memory: &GuestMemoryMmap, space: AddressSpace) -> Result<Self, GuestError> {
@@ -80,3 +101,6 @@ fn mapping(
     let range = range.ok_or(GuestError::NoPages { base, bytes })?;
     Ok(Mapping::new(slot, space, range, region.as_ptr())?)
 }
+
+#[cfg(test)]
+mod tests;

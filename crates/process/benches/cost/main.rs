@@ -1,4 +1,4 @@
-//! What the log and the watch cost, as medians: `cargo bench -p vellum-process --bench cost`.
+//! What the log and the watch cost: `cargo bench -p vellum-process --bench cost`.
 #![allow(clippy::cast_precision_loss)] // of numbers that people read
 
 #[cfg(target_os = "linux")]
