@@ -6,7 +6,7 @@ mod vcpu;
 mod xsave;
 
 #[cfg(test)]
-pub(crate) use encoding::seal;
+pub(crate) use encoding::{content, seal};
 pub(crate) use msrs::Msrs;
 pub(crate) use vcpu::SavedVcpu;
 

@@ -56,7 +56,7 @@ fn write_vcpu(bytes: &mut Vec<u8>, vcpu: &SavedVcpu) {
 }
 
 /// What KVM gave.
-fn content(vcpu: &SavedVcpu, part: Part) -> &[u8] {
+pub(crate) fn content(vcpu: &SavedVcpu, part: Part) -> &[u8] {
     match part {
         Part::Cpuid => vcpu.cpuid.as_bytes(),
         Part::MpState => vcpu.mp_state.as_bytes(),

@@ -1,7 +1,7 @@
 //! A guest that goes on elsewhere.
 
 use super::{presence, until_ended, until_passes};
-use crate::state::Part;
+use crate::state::{Part, SavedVcpu, content};
 use crate::{
     Config, End, Guest, Machine, MachineState, Program, RestoreError, SaveError, Status, Why,
     passes_to_recheck_all,
@@ -156,23 +156,41 @@ fn still(mut state: MachineState) -> MachineState {
     state
 }
 
+/// What the guest itself leaves as a new machine has it.
+fn stir(number: u64, vcpu: &mut SavedVcpu) {
+    vcpu.regs.rflags |= 1;
+    vcpu.debug.db = [0x1000 * number, 0x2000, 0x3000, 0x4000];
+    set_msr(vcpu, 0xc000_0081, 0x1234_5678_0000_0000 + number);
+    set_msr(vcpu, 0x277, 0x0007_0406_0007_0406);
+    // x87 and SSE, where a new one has x87 alone.
+    vcpu.xcrs.xcrs[0].value = 3;
+    vcpu.events.nmi.masked = 1;
+    let brand = vcpu.cpuid.iter_mut().find(|entry| entry.function == 0x8000_0002);
+    brand.expect("a processor has a name").eax = u32::from_le_bytes(*b"Vell");
+}
+
 #[test]
 fn every_part_is_elsewhere_what_it_was() {
     let Some(machine) = source(2) else { return };
+    let fresh = destination(2).save().expect("a state");
     let mut state = machine.save().expect("a state");
-    // What the guest itself does not change.
     for (number, vcpu) in (1..).zip(&mut state.vcpus) {
-        vcpu.debug.db = [0x1000 * number, 0x2000, 0x3000, 0x4000];
-        set_msr(vcpu, 0xc000_0081, 0x1234_5678_0000_0000 + number);
-        set_msr(vcpu, 0x277, 0x0007_0406_0007_0406);
-        vcpu.regs.rflags |= 1;
+        stir(number, vcpu);
     }
-    let there = moved(&machine, &state);
-    let saved = there.save().expect("a state");
+    // A part that was left out would be as in a new machine.
+    let bare = |state: &MachineState, part| content(&state.vcpus[1], part).to_vec();
+    for part in Part::ALL.into_iter().filter(|part| *part != Part::MpState) {
+        assert_ne!(bare(&still(state.clone()), part), bare(&still(fresh.clone()), part), "{part}");
+    }
+    let saved = moved(&machine, &state).save().expect("a state");
+    for part in Part::ALL {
+        let (there, here) = (still(saved.clone()), still(state.clone()));
+        assert_eq!(bare(&there, part), bare(&here, part), "{part}");
+    }
     assert_eq!(still(saved), still(state));
 }
 
-fn set_msr(vcpu: &mut crate::state::SavedVcpu, index: u32, value: u64) {
+fn set_msr(vcpu: &mut SavedVcpu, index: u32, value: u64) {
     let entry = vcpu.msrs.iter_mut().find(|entry| entry.index == index);
     entry.expect("KVM lists it").data = value;
 }
