@@ -59,7 +59,7 @@ pub enum Missing {
     /// Write-protection that nobody has to answer.
     #[error(
         "this kernel's userfaultfd cannot write-protect asynchronously (UFFD_FEATURE_WP_ASYNC): take \
-         Linux 6.7 or newer, on x86-64 or aarch64"
+         Linux 6.7 or newer on x86-64, 6.10 or newer on aarch64"
     )]
     AsyncWriteProtection,
     /// The scan that finds what was written.

@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use crate::capabilities::Missing;
+use crate::mapping::Aliased;
 use core::fmt;
 use std::io;
 use vellum_memory::{LayoutError, Misuse, SlotId};
@@ -42,6 +43,9 @@ pub enum ProcessError {
     /// The mappings are no layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// Nor are they different memory.
+    #[error(transparent)]
+    Aliased(#[from] Aliased),
     /// A call about one region failed.
     #[error("{call} failed for region {}", slot.0)]
     Refused {

@@ -36,5 +36,5 @@ pub use error::{Call, ProcessError};
 #[cfg(feature = "vm-memory")]
 pub use guest::GuestError;
 pub use log::ProcessLog;
-pub use mapping::{Mapping, MappingError};
+pub use mapping::{Aliased, Mapping, MappingError};
 pub use watch::{WatchError, WriteEvent, WriteWatch, Writers};

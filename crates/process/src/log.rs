@@ -6,7 +6,7 @@ mod vacancy;
 use crate::calls::{self, Faults};
 use crate::capabilities::{self, Capabilities, Facility, LOG_FEATURES};
 use crate::error::ProcessError;
-use crate::mapping::Mapping;
+use crate::mapping::{Aliased, Mapping};
 use core::any::Any;
 use core::fmt;
 use tracked::Tracked;
@@ -51,6 +51,7 @@ impl ProcessLog {
     #[allow(unsafe_code)]
     pub unsafe fn new(mappings: Vec<Mapping>) -> Result<Self, ProcessError> {
         let layout = Layout::new(mappings.iter().map(Mapping::region).collect())?;
+        Aliased::none_of(&mappings)?;
         Capabilities::of_this_process().supports(Facility::Log)?;
         let faults = capabilities::open(Faults::OfThreads)?;
         calls::agree(&faults, LOG_FEATURES)

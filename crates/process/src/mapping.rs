@@ -35,6 +35,30 @@ pub enum MappingError {
     },
 }
 
+/// Two regions are the same bytes of this process. A write would be in the rounds of one of them only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("regions {first} and {second} share bytes of this process: track them once")]
+pub struct Aliased {
+    /// The place of the earlier region.
+    pub first: usize,
+    /// The place of the later region.
+    pub second: usize,
+}
+
+impl Aliased {
+    /// Whether no two of `mappings` share a byte.
+    pub(crate) fn none_of(mappings: &[Mapping]) -> Result<(), Self> {
+        for (second, late) in mappings.iter().enumerate() {
+            let late = late.bytes();
+            let shares = |early: &Mapping| early.host < late.end && late.start < early.bytes().end;
+            if let Some(first) = mappings[..second].iter().position(shares) {
+                return Err(Self { first, second });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Mapping {
     /// The region `range` of `space`, called `slot`, whose bytes begin at `host`. Memory of `hugetlbfs`
     /// begins and ends with one of its pages.

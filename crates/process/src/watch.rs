@@ -6,7 +6,7 @@ mod watched;
 use crate::calls::{self, Faults, Protection};
 use crate::capabilities::{self, Capabilities, Facility, Missing, WATCH_FEATURES};
 use crate::error::Call;
-use crate::mapping::Mapping;
+use crate::mapping::{Aliased, Mapping};
 use core::any::Any;
 use core::fmt;
 use core::time::Duration;
@@ -58,6 +58,9 @@ pub enum WatchError {
     /// The mappings are no layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// Nor are they different memory.
+    #[error(transparent)]
+    Aliased(#[from] Aliased),
     /// A call about one region failed.
     #[error("{call} failed for region {}", slot.0)]
     Refused {
@@ -91,6 +94,7 @@ impl WriteWatch {
     #[allow(unsafe_code)]
     pub unsafe fn new(mappings: Vec<Mapping>, writers: Writers) -> Result<Self, WatchError> {
         let layout = Layout::new(mappings.iter().map(Mapping::region).collect())?;
+        Aliased::none_of(&mappings)?;
         Capabilities::of_this_process().supports(writers.facility())?;
         let faults = capabilities::open(writers.faults())?;
         calls::agree(&faults, WATCH_FEATURES).map_err(|_| Missing::WriteProtection)?;

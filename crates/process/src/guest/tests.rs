@@ -37,7 +37,7 @@ fn the_log_keeps_the_mappings_and_lets_them_go() {
     let region = Arc::new(region.expect("it does not wrap"));
     let memory = GuestMemoryMmap::from_arc_regions(vec![Arc::clone(&region)]).expect("memory");
     let supported = Capabilities::of_this_process().supports(Facility::Log);
-    let Some(()) = given(Need::Userfaultfd, supported) else { return };
+    let Some(()) = given(Need::PagemapScan, supported) else { return };
     let mut log = ProcessLog::of_guest(&memory, SPACE).expect("a log");
     log.start().expect("the log starts");
     memory.write_obj(1_u8, GuestAddress(0x2fff)).expect("in memory");

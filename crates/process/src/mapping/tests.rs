@@ -1,4 +1,4 @@
-use super::{Mapping, MappingError};
+use super::{Aliased, Mapping, MappingError};
 use vellum_memory::{AddressSpace, Gfn, GfnRange, PAGE_SIZE, SlotId};
 
 fn mapping(host: usize, pages: u64) -> Result<Mapping, MappingError> {
@@ -45,4 +45,15 @@ fn the_pages_of_bytes_are_those_that_have_some_of_them() {
     assert_eq!(mapping.pages_of(&(0x1000_1000..0x1000_3000)), 1..3);
     assert_eq!(mapping.pages_of(&(0x1000_1001..0x1000_3001)), 1..4);
     assert_eq!(mapping.pages_of(&(0..u64::MAX)), 0..64, "none outside of it");
+}
+
+#[test]
+fn the_same_bytes_in_two_regions_are_refused() {
+    let [low, high, across] =
+        [0x1000_0000, 0x1004_0000, 0x1003_0000].map(|host| mapping(host, 64).expect("whole pages"));
+    assert_eq!(Aliased::none_of(&[low, high]), Ok(()), "neighbours");
+    assert_eq!(Aliased::none_of(&[high, low]), Ok(()));
+    assert_eq!(Aliased::none_of(&[low, low]), Err(Aliased { first: 0, second: 1 }));
+    assert_eq!(Aliased::none_of(&[low, high, across]), Err(Aliased { first: 0, second: 2 }));
+    assert_eq!(Aliased::none_of(&[across, high]), Err(Aliased { first: 0, second: 1 }));
 }

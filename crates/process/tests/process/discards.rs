@@ -68,15 +68,20 @@ fn a_private_page_that_is_freed_when_there_is_need_is_named_when_it_is_gone() {
 
 #[test]
 fn shared_pages_that_only_leave_this_mapping_keep_their_content_and_their_log() {
-    let Some((memory, mut log)) = full(Kind::Shared) else { return };
-    let copy = Copy::of(&memory);
-    memory.write(4, 99);
-    memory.advise(0, 20, Advice::LinuxDontNeed).expect("unmapped");
-    let named = next(&mut log);
-    assert_eq!(copy.changed(&memory), BTreeSet::from([4]));
-    assert_eq!(named, BTreeSet::from([4]), "what was written is not forgotten");
-    memory.write(5, 98);
-    assert_eq!(next(&mut log), BTreeSet::from([5]));
+    for kind in [Kind::Shared, Kind::SharedHugePages] {
+        // A few, and all that a page table is over.
+        for pages in [20, HUGE_PAGES] {
+            let Some((memory, mut log)) = full(kind) else { return };
+            let copy = Copy::of(&memory);
+            memory.write(4, 99);
+            memory.advise(0, pages, Advice::LinuxDontNeed).expect("unmapped");
+            let named = next(&mut log);
+            assert_eq!(copy.changed(&memory), BTreeSet::from([4]), "{kind:?}");
+            assert_eq!(named, BTreeSet::from([4]), "{kind:?}: what was written is not forgotten");
+            memory.write(5, 98);
+            assert_eq!(next(&mut log), BTreeSet::from([5]), "{kind:?}");
+        }
+    }
 }
 
 #[test]
@@ -84,8 +89,9 @@ fn holes_that_are_punched_into_the_file_are_seen_where_the_page_was_written_sinc
     type Punch = fn(&Memory) -> std::io::Result<()>;
     let ways: [Punch; 2] =
         [|memory| memory.punch(4, 2), |memory| memory.advise(4, 2, Advice::LinuxRemove)];
-    for way in ways {
-        let Some((memory, mut log)) = full(Kind::Shared) else { return };
+    let kinds = [Kind::Shared, Kind::SharedHugePages];
+    for (way, kind) in ways.into_iter().flat_map(|way| kinds.map(|kind| (way, kind))) {
+        let Some((memory, mut log)) = full(kind) else { return };
         let copy = Copy::of(&memory);
         memory.write(4, 99);
         way(&memory).expect("a hole");

@@ -54,7 +54,7 @@ fn mapping(memory: &Memory, slot: u16, base: u64) -> Mapping {
 
 /// Does `test` with memory of each kind that the machine has.
 fn each_kind(mut test: impl FnMut(Kind, Memory)) {
-    for kind in [Kind::Private, Kind::Shared, Kind::HugePages] {
+    for kind in [Kind::Private, Kind::Shared, Kind::HugePages, Kind::SharedHugePages] {
         test(kind, Memory::new(kind, PAGES).expect("memory"));
     }
 }

@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Private,
     /// A file in memory, mapped shared.
     Shared,
+    /// A file in memory, mapped shared, and in huge pages where the kernel gives some.
+    SharedHugePages,
     /// Private, and in huge pages where the kernel gives some.
     HugePages,
     /// Private, of the pool of huge pages.
@@ -44,7 +46,7 @@ impl Memory {
     pub(crate) fn new(kind: Kind, pages: u64) -> io::Result<Self> {
         let bytes = usize::try_from(pages).expect("few pages") * PAGE;
         let file = match kind {
-            Kind::Shared => Some(file(bytes, MemfdFlags::empty())?),
+            Kind::Shared | Kind::SharedHugePages => Some(file(bytes, MemfdFlags::empty())?),
             Kind::SharedHugeTlb => Some(file(bytes, MemfdFlags::HUGETLB)?),
             Kind::Private | Kind::HugePages | Kind::HugeTlb => None,
         };
@@ -58,7 +60,7 @@ impl Memory {
         let base = whole.map_addr(|address| address.next_multiple_of(HUGE));
         map(kind, base, bytes, file.as_ref())?;
         let memory = Self { whole, length, base, pages, file };
-        if kind == Kind::HugePages {
+        if matches!(kind, Kind::HugePages | Kind::SharedHugePages) {
             memory.advise(0, pages, Advice::LinuxHugepage)?;
         } else if kind == Kind::Private {
             memory.advise(0, pages, Advice::LinuxNoHugepage)?;

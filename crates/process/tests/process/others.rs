@@ -81,7 +81,7 @@ fn a_write_by_another_process_is_not_seen() {
 
 #[test]
 fn forking_loses_no_write_of_this_process() {
-    for kind in [Kind::Private, Kind::HugePages, Kind::Shared] {
+    for kind in [Kind::Private, Kind::HugePages, Kind::Shared, Kind::SharedHugePages] {
         let memory = Memory::new(kind, PAGES).expect("memory");
         (0..PAGES).for_each(|page| memory.write(page, 1));
         let Some(mut log) = log_of(&memory) else { return };

@@ -1,5 +1,8 @@
-//! What a process without privilege is given. Each test runs its own binary again as such a process.
+//! What a process is given that lacks privilege, or sits behind a filter of system calls. Each test runs
+//! its own binary again as such a process.
 #![cfg(target_os = "linux")]
+
+mod filter;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
@@ -59,6 +62,44 @@ fn without_privilege_everything_is_given_but_to_hold_up_the_kernel() {
         Some(Ok(status)) => assert!(status.success(), "{status}"),
         Some(Err(error)) => not_run(&format!("this user cannot become another: {error}")),
     }
+}
+
+/// What a second process finds that has made itself a filter.
+fn behind(test: &str, filter: &[filter::Refused], facility: Facility, finds: Result<(), Missing>) {
+    if Capabilities::of_this_process().supports(facility).is_err() {
+        return not_run("this process lacks it without a filter");
+    }
+    let check = || {
+        filter::install(filter).expect("anybody may filter themselves");
+        assert_eq!(Capabilities::of_this_process().supports(facility), finds);
+    };
+    if let Some(ended) = in_a_second_process(test, |_| {}, check) {
+        assert!(ended.expect("it runs").success());
+    }
+}
+
+#[test]
+fn a_kernel_without_userfaultfd_is_named() {
+    use filter::{Refused, Said};
+    let filter = [Refused::Userfaultfd(Said::NotImplemented), Refused::DeviceOfUserfaultfd];
+    let test = "a_kernel_without_userfaultfd_is_named";
+    behind(test, &filter, Facility::Log, Err(Missing::Userfaultfd));
+}
+
+#[test]
+fn a_container_that_forbids_userfaultfd_is_named() {
+    use filter::{Refused, Said};
+    let filter = [Refused::Userfaultfd(Said::NotPermitted), Refused::DeviceOfUserfaultfd];
+    let test = "a_container_that_forbids_userfaultfd_is_named";
+    behind(test, &filter, Facility::WatchThreads, Err(Missing::NotPermitted));
+}
+
+#[test]
+fn a_kernel_that_cannot_scan_is_named_and_can_watch() {
+    use filter::Refused;
+    let test = "a_kernel_that_cannot_scan_is_named_and_can_watch";
+    behind(test, &[Refused::PagemapScan], Facility::Log, Err(Missing::PagemapScan));
+    behind(test, &[Refused::PagemapScan], Facility::WatchThreads, Ok(()));
 }
 
 #[test]
