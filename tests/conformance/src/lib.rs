@@ -21,6 +21,9 @@
 //! | test | what it holds the backends or the library to |
 //! |---|---|
 //! | `oracles` | both oracles, and that they find the planted bugs |
+//! | `contract` | the scenes of [`contract`], on the software machine |
+//! | `kvm`, `process` | oracles, scenes and controls on the kernel's hypervisor and on this process's memory |
+//! | `moving` | a native guest and its devices, migrated while all of them write |
 //! | `random_operations` | the model, in whatever order |
 //! | `out_of_memory` | the model, with each allocation failing in turn |
 //! | `skipped_shoot_down`, `planted_bugs` | that each shoot-down is missed and each bug found |
@@ -34,8 +37,8 @@
 //! | `devices` | rust-vmm's devices, in both logs |
 //! | `known_mistakes`, `slots_under_running_vcpus` | what others got wrong |
 //!
-//! To hold another backend to the oracles, implement [`backend::Backend`] and
-//! [`backend::Guest`] and add it to `tests/oracles.rs`.
+//! To hold another backend to the suite, implement [`backend::Backend`] and [`backend::Guest`], and give
+//! it a test file as `tests/kvm.rs` is one. What it cannot do belongs into `docs/backends.md`.
 //!
 //! Nothing here looks at a clock: iterations and stores are counted.
 

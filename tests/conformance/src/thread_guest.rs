@@ -74,7 +74,7 @@ impl Ground for OnMemory {
 
     fn hand(&self, _: usize) {}
 
-    fn store<'s>(&'s self, (): &mut (), page: u64, number: u64) {
+    fn store(&self, (): &mut (), page: u64, number: u64) {
         let at = GuestAddress(BASE.gpa().get() + page * PAGE_SIZE);
         self.0.store(number, at, Ordering::Release).expect("the page is mapped");
         let mut work = Random::new(page);
