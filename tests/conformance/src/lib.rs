@@ -10,6 +10,7 @@
 //! | `thread_guest` | backend: the same stores made by threads of this process, tracked by userfaultfd |
 //! | [`contract`] | scenes for every backend, call by call |
 //! | [`breaking`] | backends that are wrong on purpose |
+//! | [`abilities`] | what each backend's log can do; `docs/backends.md` is made of it |
 //! | [`rv64_guest`] | backend: the same stores made by RV64 harts |
 //! | [`restricted`] | tracked and restricted pages of either |
 //! | [`model`] | what the library does, said naively |
@@ -23,6 +24,7 @@
 //! | `oracles` | both oracles, and that they find the planted bugs |
 //! | `contract` | the scenes of [`contract`], on the software machine |
 //! | `kvm`, `process` | oracles, scenes and controls on the kernel's hypervisor and on this process's memory |
+//! | `abilities` | that `docs/backends.md` says what is so |
 //! | `moving` | a native guest and its devices, migrated while all of them write |
 //! | `random_operations` | the model, in whatever order |
 //! | `out_of_memory` | the model, with each allocation failing in turn |
@@ -42,6 +44,7 @@
 //!
 //! Nothing here looks at a clock: iterations and stores are counted.
 
+pub mod abilities;
 pub mod backend;
 pub mod breaking;
 pub mod contract;

@@ -7,7 +7,7 @@
 use crate::backend::{Backend, Begins, Guest, PAGES, Plan};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
-use vellum_kvm::{KvmError, RingSize, Way};
+use vellum_kvm::{Break, KvmError, RingSize, Way};
 use vellum_memory::guest::{Bytes, GuestAddress, GuestMemoryMmap};
 use vellum_memory::{DirtySource, GfnRange, Layout, PAGE_SIZE, PageSet};
 use vellum_pte::Gfn;
@@ -76,19 +76,27 @@ pub struct Native {
     pub backing: Backing,
     /// How large rings are.
     pub ring: RingSize,
+    /// A deliberate bug.
+    pub broken: Option<Break>,
 }
 
 impl Native {
     /// With the largest rings.
     #[must_use]
     pub fn new(way: Way, backing: Backing) -> Self {
-        Self { way, backing, ring: RingSize::default() }
+        Self { way, backing, ring: RingSize::default(), broken: None }
     }
 
     /// With rings of this size.
     #[must_use]
     pub const fn with_rings(self, ring: RingSize) -> Self {
         Self { ring, ..self }
+    }
+
+    /// With a deliberate bug.
+    #[must_use]
+    pub const fn broken(self, broken: Break) -> Self {
+        Self { broken: Some(broken), ..self }
     }
 
     /// Bytes of RAM: the oracles' slot, and of huge pages whole ones.
@@ -111,7 +119,8 @@ impl Native {
         let program = Program::new(&PROGRAM).expect("a page holds it");
         let mut config = Config::new(self.memory(), plan.vcpus);
         (config.way, config.backing, config.ring) = (self.way, self.backing, self.ring);
-        let (machine, log) = Machine::new(&config, &program)?;
+        let (machine, mut log) = Machine::new(&config, &program)?;
+        self.broken.iter().for_each(|bug| log.break_with(*bug));
         let guest = NativeGuest { machine, log: Mutex::new(Some(log)), vcpus: plan.vcpus as u64 };
         guest.place(plan);
         Ok(guest)
@@ -122,7 +131,7 @@ impl Backend for Native {
     type Guest = NativeGuest;
 
     fn name(&self) -> String {
-        format!("kvm {} {} {:?}", self.way, self.backing, self.ring)
+        format!("kvm {} {} {:?} {:?}", self.way, self.backing, self.ring, self.broken)
     }
 
     fn begins(&self) -> Begins {

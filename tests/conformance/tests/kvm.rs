@@ -7,7 +7,7 @@ use vellum_conformance::breaking::{Broken, Wrong};
 use vellum_conformance::contract::{self, HostWrites, a_devices_write_is_in_the_log_as_declared};
 use vellum_conformance::native_guest::Native;
 use vellum_conformance::oracle::{Length, Objection, running, stopped};
-use vellum_kvm::{Capabilities, RingSize, Way};
+use vellum_kvm::{Break, Capabilities, RingSize, Way, prepare};
 use vellum_presence::{Need, given};
 use vellum_vmm::Backing;
 
@@ -110,7 +110,7 @@ fn wrongs(way: Way) -> &'static [Wrong] {
     }
 }
 
-fn is_found(oracle: Oracle<Broken<Native>>, backend: &Broken<Native>) {
+fn is_found<B: Backend>(oracle: Oracle<B>, backend: &B) {
     let found = (0..TRIES).any(|seed| oracle(backend, Plan::new(2, seed), LENGTH).is_err());
     assert!(found, "nobody objected to {}", backend.name());
 }
@@ -122,6 +122,53 @@ fn both_oracles_find_what_is_made_wrong() {
             let backend = Broken { sound, wrong: *wrong };
             is_found(stopped, &backend);
             is_found(running, &backend);
+        }
+    }
+}
+
+/// The bugs of the shipped path that a way can have.
+fn bugs(way: Way) -> &'static [Break] {
+    match way {
+        Way::ClearingGet => &[Break::DropBit],
+        Way::Manual | Way::ManualAllSet => &[Break::DropBit, Break::LateClear],
+        Way::Ring | Way::RingWithBitmap => &[Break::DropBit, Break::ResetEarly],
+    }
+}
+
+#[test]
+fn both_oracles_find_the_bugs_that_are_planted_in_the_log() {
+    for sound in by_each_way(Backing::Small) {
+        for bug in bugs(sound.way) {
+            let backend = sound.broken(*bug);
+            is_found(stopped, &backend);
+            is_found(running, &backend);
+        }
+    }
+}
+
+/// It loses nothing, and names pages that nobody has written again.
+#[test]
+fn the_stopped_oracle_finds_a_log_that_is_never_cleared() {
+    if let Some(sound) = native(Way::Manual, Backing::Small) {
+        is_found(stopped, &sound.broken(Break::LostClear));
+    }
+}
+
+#[test]
+fn a_way_that_the_kernel_lacks_is_refused_by_name_and_another_is_offered() {
+    let Some(kvm) = given(Need::Kvm, vellum_kvm::open()) else { return };
+    for way in Way::ALL {
+        let vm = kvm.create_vm().expect("KVM makes a VM");
+        let supported = Capabilities::of(&vm).supports(way);
+        match (prepare(&vm, way, RingSize::default()), supported) {
+            (Ok(prepared), Ok(())) => assert_eq!(prepared.way(), way),
+            (Err(refused), Err(missing)) => {
+                let said = refused.to_string();
+                for word in [way.name(), &missing.capability.to_string(), missing.best.name()] {
+                    assert!(said.contains(word), "{said}");
+                }
+            }
+            (prepared, supported) => panic!("{way}: {prepared:?}, {supported:?}"),
         }
     }
 }
