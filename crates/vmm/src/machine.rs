@@ -13,7 +13,7 @@ use crate::log::GuestLog;
 use crate::port::Message;
 use crate::program::Program;
 use crate::ram::Ram;
-use crate::state::{MachineState, Msrs, RestoreError, SaveError, SavedVcpu};
+use crate::state::{MachineState, Msrs, Refusal, RestoreError, SaveError, SavedVcpu};
 use crate::statistics::{self, Files, Statistics, StatisticsError};
 use crate::status::{Ended, Failure, Status, Why};
 use crate::vcpu::{self, Left, Room, Vcpu};
@@ -221,12 +221,10 @@ impl Machine {
         if machine != found {
             return Err(RestoreError::Vcpus { state: found, machine });
         }
-        for (number, (cell, saved)) in self.shared.cells.iter().zip(&state.vcpus).enumerate() {
-            if let Err(error) = self.shared.restore(number, cell, saved) {
-                let failure = Failure { vcpu: number, at: None, why: Why::HalfRestored };
-                self.shared.gate.restore(Some(failure.into()));
-                return Err(error);
-            }
+        if let Err((vcpu, refusal)) = self.shared.restore(state) {
+            let failure = Failure { vcpu, at: None, why: Why::HalfRestored };
+            self.shared.gate.restore(Some(failure.into()));
+            return Err(refusal.of(vcpu));
         }
         self.shared.gate.restore(state.end.map(Ended::ShutDown));
         Ok(())
@@ -325,9 +323,16 @@ impl Shared {
         SavedVcpu::of(&self.vm, &cell.lock().fd, &self.msrs, passes).map_err(refused)
     }
 
-    fn restore(&self, number: usize, cell: &Cell, saved: &SavedVcpu) -> Result<(), RestoreError> {
-        saved.put(&self.vm, &cell.lock().fd).map_err(|error| error.of(number))?;
-        cell.passes.store(saved.passes, Ordering::Relaxed);
+    /// The number of the vCPU that did not take what.
+    fn restore(&self, state: &MachineState) -> Result<(), (usize, Refusal)> {
+        if let Some(first) = self.cells.first() {
+            SavedVcpu::lose_time(&first.lock().fd).map_err(|refusal| (0, refusal))?;
+        }
+        for (number, (cell, saved)) in self.cells.iter().zip(&state.vcpus).enumerate() {
+            let put = saved.put(&self.vm, &cell.lock().fd);
+            put.map_err(|refusal| (number, refusal))?;
+            cell.passes.store(saved.passes, Ordering::Relaxed);
+        }
         Ok(())
     }
 }

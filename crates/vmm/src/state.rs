@@ -8,7 +8,7 @@ mod xsave;
 #[cfg(test)]
 pub(crate) use encoding::{content, seal};
 pub(crate) use msrs::Msrs;
-pub(crate) use vcpu::SavedVcpu;
+pub(crate) use vcpu::{Refusal, SavedVcpu};
 
 use crate::status::{End, Failure};
 use std::fmt;

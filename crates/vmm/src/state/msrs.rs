@@ -4,6 +4,11 @@ use super::vcpu::Refusal;
 use kvm_bindings::{KVM_MAX_MSR_ENTRIES, Msrs as Call, kvm_msr_entry};
 use kvm_ioctls::{Error, Kvm, VcpuFd};
 
+/// `IA32_TIME_STAMP_COUNTER`.
+const TIME_STAMP_COUNTER: u32 = 0x10;
+/// Years, in ticks of any processor.
+const FAR: u64 = 1 << 60;
+
 /// Which there are to save (`KVM_GET_MSR_INDEX_LIST`).
 pub(crate) struct Msrs(Vec<u32>);
 
@@ -51,6 +56,13 @@ pub(super) fn write(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Refusa
         left = &left[past(done, asked.len())..];
     }
     Ok(())
+}
+
+/// Puts the time-stamp counter far ahead.
+pub(super) fn lose_time(fd: &VcpuFd) -> Result<(), Refusal> {
+    let Some(now) = held(fd, TIME_STAMP_COUNTER) else { return Ok(()) };
+    let data = now.wrapping_add(FAR);
+    write(fd, &[kvm_msr_entry { index: TIME_STAMP_COUNTER, data, ..Default::default() }])
 }
 
 /// What a register holds, if there is one.

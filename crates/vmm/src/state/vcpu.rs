@@ -74,6 +74,13 @@ impl SavedVcpu {
         })
     }
 
+    /// Before the first vCPU of a machine is made another: its time-stamp counter goes where no saved one
+    /// can be. KVM takes a counter within a second of what it expects for an attempt to bring the vCPUs
+    /// together, and keeps its own; for the others that is wanted.
+    pub(crate) fn lose_time(fd: &VcpuFd) -> Result<(), Refusal> {
+        msrs::lose_time(fd)
+    }
+
     /// Makes `fd` this.
     pub(crate) fn put(&self, vm: &VmFd, fd: &VcpuFd) -> Result<(), Refusal> {
         Part::ALL.into_iter().try_for_each(|part| self.put_part(part, vm, fd))
@@ -94,7 +101,11 @@ impl SavedVcpu {
         done.map_err(|error| Refusal::part(part, error))
     }
 
+    /// A vCPU that has run takes no other, and on some kernels not even its own.
     fn put_cpuid(&self, fd: &VcpuFd) -> Result<(), Error> {
+        if fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES)?.as_slice() == self.cpuid {
+            return Ok(());
+        }
         let cpuid = CpuId::from_entries(&self.cpuid).map_err(|_| Error::new(libc::E2BIG))?;
         fd.set_cpuid2(&cpuid)
     }

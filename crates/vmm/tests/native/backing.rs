@@ -2,6 +2,7 @@
 
 use crate::{presence, until_passes};
 use std::fs::read_to_string;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use vellum_memory::guest::GuestAddress;
 use vellum_vmm::{Backing, Config, Guest, Machine, MachineError, MemoryError, RAM_BASE};
 use vm_memory::GuestMemoryBackend;
@@ -44,6 +45,13 @@ fn begins(line: &str, host: usize) -> bool {
     range(line).is_some_and(|(first, end)| (first..end).contains(&host))
 }
 
+/// Held by who takes pages of the pool, so that each finds what the pool has.
+static POOL: Mutex<()> = Mutex::new(());
+
+fn pool() -> MutexGuard<'static, ()> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A machine that has written all of its memory but the reserved pages.
 fn written(backing: Backing) -> Option<Machine> {
     let config = Config { backing, word: u64::MAX, ..Config::new(16 << 20, 2) };
@@ -56,6 +64,7 @@ fn written(backing: Backing) -> Option<Machine> {
 
 #[test]
 fn every_guest_runs_on_every_backing() {
+    let _pool = pool();
     for backing in Backing::ALL {
         for guest in Guest::ALL {
             let config = Config { backing, ..Config::new(8 << 20, 2) };
@@ -94,6 +103,7 @@ fn transparent_pages_are_huge_where_the_host_makes_them() {
 
 #[test]
 fn huge_pages_are_of_the_pool() {
+    let _pool = pool();
     let Some(machine) = written(Backing::Huge) else { return };
     let mapping = Mapping::of(&machine);
     assert_eq!(mapping.kilobytes("KernelPageSize"), 2048, "{}", mapping.0);

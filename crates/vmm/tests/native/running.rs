@@ -37,10 +37,13 @@ fn a_guest_that_never_leaves_by_itself_is_paused_as_often_as_one_likes() {
     let code = program(&[0xc1, 0xe2, 12, 0x48, 0xff, 0x04, 0x17, 0xeb, 0xfa]);
     let Some((machine, _log)) = presence::machine(&config(), &code) else { return };
     let counts = || [0, 1].map(|vcpu| crate::word(&machine, vcpu, 0));
-    for _ in 0..300 {
+    for turn in 0..3000 {
         let before = counts();
         machine.resume();
-        crate::wait(&machine, |_| counts().iter().zip(before).all(|(now, then)| *now > then));
+        // Most pauses come while the guest is just being entered, where a signal may be lost.
+        if turn % 10 == 0 {
+            crate::wait(&machine, |_| counts().iter().zip(before).all(|(now, then)| *now > then));
+        }
         machine.pause();
         let standing = counts();
         assert!(matches!(machine.status(), Status::Paused));
