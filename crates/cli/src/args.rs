@@ -236,7 +236,7 @@ pub(crate) struct Bench {
     /// What to measure
     #[command(subcommand)]
     pub(crate) bench: BenchName,
-    /// How much guest memory protect-all and round work on, and how much log splits
+    /// How much guest memory protect-all, round and kvm work on, and how much log splits
     #[arg(long, global = true, value_name = "SIZE", default_value = "3G")]
     pub(crate) memory: Size,
     /// Print one JSON object instead of the table
@@ -256,6 +256,8 @@ pub(crate) enum BenchName {
     Round,
     /// Taking pages back out of a dirty ring: each by itself against write-protect-all
     RingReset,
+    /// The kernel's log on /dev/kvm through our contract, against the bare ioctls
+    Kvm,
     /// Memory for tracked pages and for maps of sub-pages
     Metadata {
         /// How large the memslot is: by default 39 bits

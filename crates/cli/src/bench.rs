@@ -9,6 +9,7 @@ mod metadata;
 mod protect_all;
 mod result;
 mod ring_reset;
+pub(crate) mod rival;
 mod round;
 mod sample;
 mod storing;
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &Bench) -> Result<End, Failure> {
         BenchName::Log => log::run(args.memory),
         BenchName::Round => round::run(args.memory),
         BenchName::RingReset => ring_reset::run(args.memory),
+        BenchName::Kvm => rival::kvm::run(args.memory),
         BenchName::Metadata { slot } => metadata::run(slot),
     }?;
     let text = if args.json { result.json() + "\n" } else { result.table() };

@@ -175,6 +175,9 @@ pub(crate) enum Failure {
     /// A fault of a benchmark had another outcome than it must have.
     #[error("a write fault ended as {0:?}")]
     NoFault(Outcome),
+    /// What a benchmark compares with.
+    #[error(transparent)]
+    Rival(#[from] crate::bench::rival::Error),
     /// A thread of a benchmark ended early.
     #[error("a vCPU's thread panicked")]
     Panicked,

@@ -15,7 +15,9 @@ pub use mapped_bits::MappedBits;
 pub use view::{ViewError, logged_view};
 
 use vellum_pte::{Gfn, PAGE_SHIFT};
-pub use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, MemoryRegionAddress};
+pub use vm_memory::{
+    Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, MemoryRegionAddress,
+};
 
 /// The size of a page as an array length.
 pub const PAGE_BYTES: usize = 1 << PAGE_SHIFT;

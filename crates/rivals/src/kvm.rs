@@ -25,22 +25,25 @@ mod number {
 }
 
 /// A memslot's bitmap.
-pub struct Bitmap<'m> {
-    machine: &'m Machine,
+pub struct Bitmap {
+    vm: OwnedFd,
     slot: u32,
     pages: u32,
     words: Vec<u64>,
 }
 
-impl<'m> Bitmap<'m> {
-    /// Of the memslot that is region `region` of the machine's layout, which it has.
-    #[must_use]
-    pub fn new(machine: &'m Machine, region: usize) -> Self {
+impl Bitmap {
+    /// Of the memslot that is region `region` of the machine's layout, which has such a region.
+    ///
+    /// # Errors
+    /// No other descriptor of the VM.
+    pub fn new(machine: &Machine, region: usize) -> io::Result<Self> {
         let region = machine.layout().regions()[region];
         // A memslot has fewer pages than this type has numbers.
         let pages = u32::try_from(region.range.pages()).unwrap_or(u32::MAX);
         let words = vec![0; pages.div_ceil(64) as usize];
-        Self { machine, slot: region.slot.0.into(), pages, words }
+        let vm = machine.vm().try_clone_to_owned()?;
+        Ok(Self { vm, slot: region.slot.0.into(), pages, words })
     }
 
     /// `KVM_GET_DIRTY_LOG`.
@@ -54,10 +57,9 @@ impl<'m> Bitmap<'m> {
             __bindgen_anon_1: kvm_dirty_log__bindgen_ty_1 { dirty_bitmap },
             ..Default::default()
         };
-        let vm = self.machine.vm();
         // SAFETY: K: it reads a `kvm_dirty_log`. S: a machine's memslots stay as its layout says, so
         // it writes a bit for each page of the slot.
-        done(unsafe { ioctl_with_ref(&vm, KVM_GET_DIRTY_LOG(), &log) })
+        done(unsafe { ioctl_with_ref(&self.vm, KVM_GET_DIRTY_LOG(), &log) })
     }
 
     /// `KVM_CLEAR_DIRTY_LOG` of all that the last get said.
@@ -72,9 +74,8 @@ impl<'m> Bitmap<'m> {
             first_page: 0,
             __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 { dirty_bitmap },
         };
-        let vm = self.machine.vm();
         // SAFETY: K: it reads and writes a `kvm_clear_dirty_log`, and reads a bit for each page.
-        done(unsafe { ioctl_with_mut_ref(&vm, KVM_CLEAR_DIRTY_LOG(), &mut log) })
+        done(unsafe { ioctl_with_mut_ref(&self.vm, KVM_CLEAR_DIRTY_LOG(), &mut log) })
     }
 
     /// What the last get said, 64 pages a word.
@@ -128,7 +129,7 @@ impl Ring {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let words = |region: &Region| vec![0; region.range.pages().div_ceil(64) as usize];
+        let words = |region: &Region| vec![0; word_of(region.range.pages() + 63)];
         let vm = machine.vm().try_clone_to_owned()?;
         Ok(Self {
             vm,

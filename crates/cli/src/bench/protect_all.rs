@@ -1,6 +1,7 @@
 //! Time until every store traps again: page by page against by generation, on the same tables.
 
 use super::result::{BenchResult, Target};
+use super::rival::{OF_A_GUEST, harvests};
 use super::sample::{Sample, in_turns, time};
 use super::storing::Storing;
 use super::{announce, page_at};
@@ -22,6 +23,9 @@ const CROWDS: [usize; 4] = [1, 2, 12, 64];
 
 /// How often each way is timed.
 const PAIRS: usize = 15;
+
+/// The same where rewriting takes seconds.
+const FEW: usize = 5;
 
 /// What the other vCPUs do meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,6 +74,9 @@ pub(super) fn run(memory: Size) -> Result<BenchResult, Failure> {
     }
     drop(board);
     sizes(&mut result)?;
+    // For orientation: what the kernel needs for as many pages of a native guest.
+    let pages = memory.bytes() / PAGE_SIZE;
+    OF_A_GUEST.into_iter().take(1).try_for_each(|get| harvests(get, pages, FEW, &mut result))?;
     Ok(result)
 }
 

@@ -16,6 +16,9 @@ pub(crate) struct BenchResult {
     #[serde(serialize_with = "as_map")]
     ratios: Vec<(String, f64)>,
     marks: Vec<Mark>,
+    /// What this machine cannot do, and why.
+    #[serde(serialize_with = "as_map")]
+    absent: Vec<(String, String)>,
 }
 
 /// An object, in the order in which things were measured.
@@ -77,6 +80,7 @@ impl BenchResult {
             samples: Vec::new(),
             ratios: Vec::new(),
             marks: Vec::new(),
+            absent: Vec::new(),
         }
     }
 
@@ -99,6 +103,11 @@ impl BenchResult {
     pub(crate) fn mark(&mut self, name: impl Into<String>, target: Target, measured: f64) {
         let met = target.is_met(measured);
         self.marks.push(Mark { name: name.into(), target: target.text(), measured, met });
+    }
+
+    /// Says what could not be measured here, and why.
+    pub(crate) fn absent(&mut self, what: impl Into<String>, why: &impl ToString) {
+        self.absent.push((what.into(), why.to_string()));
     }
 
     /// For a program.
@@ -128,6 +137,9 @@ impl BenchResult {
                 "{:<44} {:>10.2}   {} {verdict}",
                 mark.name, mark.measured, mark.target
             );
+        }
+        for (what, why) in &self.absent {
+            let _ = writeln!(text, "\nnot measured: {what}: {why}");
         }
         text
     }
@@ -175,7 +187,7 @@ mod tests {
     fn json_has_the_agreed_fields() {
         let value: serde_json::Value =
             serde_json::from_str(&BenchResult::new("fault").json()).expect("it is JSON");
-        for field in ["name", "parameters", "machine", "samples", "ratios", "marks"] {
+        for field in ["name", "parameters", "machine", "samples", "ratios", "marks", "absent"] {
             assert!(value.get(field).is_some(), "{field}");
         }
     }

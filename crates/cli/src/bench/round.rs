@@ -2,6 +2,7 @@
 //! memory. Each way of tracking against none, on the same ports.
 
 use super::result::{BenchResult, Target};
+use super::rival::{Counted, Match, OF_A_GUEST, OF_A_PROCESS};
 use super::sample::{Sample, in_turns, time};
 use super::{Share, announce, page_at};
 use crate::failure::Failure;
@@ -21,6 +22,9 @@ use vellum_pte::Ept;
 /// How often each way is timed.
 const PAIRS: usize = 7;
 
+/// The same where a round takes seconds.
+const FEW: usize = 3;
+
 const WAYS: [Track; 6] =
     [Track::PerPage, Track::ProtectAll, Track::Manual, Track::DirtyBits, Track::Pml, Track::Ring];
 
@@ -39,7 +43,25 @@ pub(super) fn run(memory: Size) -> Result<BenchResult, Failure> {
             measure(&untracked, &tracked, setting, &mut result)?;
         }
     }
+    drop(untracked);
+    let tracked = board(memory.bytes(), Logging::of(Track::PerPage))?;
+    (1..=2).try_for_each(|vcpus| beside_others(&tracked, vcpus, &mut result))?;
     Ok(result)
+}
+
+/// Page by page, which is how they all protect, against what else there is on Linux.
+fn beside_others(board: &Board<Ept>, vcpus: u64, result: &mut BenchResult) -> Result<(), Failure> {
+    let setting = Setting { track: Track::PerPage, vcpus, share: Share::ALL };
+    let (label, pages) = (format!("{vcpus} vCPU"), board.layout().pages());
+    let mut rig = Rig::new(board, setting)?;
+    let mut log = BoardLog::new(board, setting.track);
+    log.start()?;
+    let beside = Match { label: &label, pages, vcpus, counted: Counted::Round, times: FEW };
+    for candidate in OF_A_PROCESS.into_iter().chain(OF_A_GUEST) {
+        let ours = &mut || Ok(rig.harvest(&mut log)? + rig.rewrite()?);
+        beside.against(candidate, ours, result)?;
+    }
+    Ok(log.stop()?)
 }
 
 /// What is measured.
@@ -156,7 +178,10 @@ impl<'b> Rig<'b> {
                         })
                     })
                     .collect();
-                storing.into_iter().try_for_each(|vcpu| vcpu.join().unwrap_or(Ok(())))
+                let mut storing = storing.into_iter();
+                storing.try_for_each(|vcpu| {
+                    vcpu.join().map_err(|_| Failure::Panicked)?.map_err(Failure::from)
+                })
             })
         });
         stored?;
