@@ -85,6 +85,7 @@ fn an_error_half_way_owes_what_was_taken_and_all_of_the_region_that_failed() {
     // SAFETY: M, as above.
     unsafe { calls::register(log.tracked.faults(), &hole) }.expect("it was before");
     calls::write_protect(log.tracked.faults(), &hole, Protection::On).expect("and protected");
+    round.clear();
     log.collect(&mut round).expect("a round");
     let counts = [0, 1, 2].map(|region| round.regions()[region].count());
     assert_eq!(counts, [1, PAGES as u64, 1]);

@@ -96,13 +96,13 @@ fn nothing_is_lost_while_threads_write() {
                     }
                 });
             }
+            let _end = EndOfWriting(&going);
             let mut pages = 0;
             while pages < 20 * PAGES {
                 take(&mut log, &mut round).expect("a round");
                 copy.deliver(&round, &memory);
                 pages += round.count();
             }
-            going.store(false, Ordering::Relaxed);
         });
         take(&mut log, &mut round).expect("the last round");
         copy.deliver(&round, &memory);
@@ -140,6 +140,15 @@ fn a_log_that_starts_anew_begins_empty() {
         memory.write(5, 2);
         assert_eq!(next(&mut log), BTreeSet::from([5]), "{kind:?}");
     });
+}
+
+/// Ends the writers, also where the test fails.
+struct EndOfWriting<'a>(&'a AtomicBool);
+
+impl Drop for EndOfWriting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// How a log ends.

@@ -59,5 +59,9 @@ fn a_huge_page_that_is_given_back_is_seen_where_it_was_written_since_and_no_othe
         assert_eq!(copy.changed(&memory).len() as u64, 2 * HUGE_PAGES, "{kind:?}");
         // docs/process.md: who gives such memory back marks it in a log of their own.
         assert_eq!(named, page(0), "{kind:?}");
+        assert_eq!(next(&mut log), BTreeSet::new(), "{kind:?}: it is named once");
+        memory.write(1, 7);
+        memory.write(HUGE_PAGES, 7);
+        assert_eq!(next(&mut log).len() as u64, 2 * HUGE_PAGES, "{kind:?}: it is logged as before");
     });
 }

@@ -95,6 +95,7 @@ fn a_watch_over_the_kernel_too_holds_it_up_and_lets_it_go_on() {
         let Some(watch) = watch_of(&memory, Writers::ThreadsAndKernel) else { return };
         watch.protect(0, whole(&memory)).expect("protected");
         std::thread::scope(|scope| {
+            let _release = crate::watching::Release(&watch);
             let reader = scope.spawn(|| rustix::io::read(full_pipe(1), memory.bytes(PAGES - 1, 1)));
             let event = crate::watching::event(&watch);
             assert_eq!(memory.peek(PAGES - 1), 0, "{kind:?}: it stands before its write");
