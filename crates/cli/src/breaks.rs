@@ -1,6 +1,7 @@
 //! Deliberate bugs, and the migration in which each of them matters.
 
 use crate::args::{Format, MachineArgs, Migrate, PageSize, Runs, Track};
+use crate::quantity::Size;
 use clap::ValueEnum;
 use std::time::Duration;
 use vellum_migrate::Options;
@@ -109,6 +110,20 @@ impl Name {
         if self == Self::ReadLifts { Some(Format::Stage2) } else { asked }
     }
 
+    /// What the kernel's log loses is a store to a page that was just read. A guest that stores to
+    /// its pages in turn, and has few of them, has made all of these when it is paused, and not yet
+    /// made them again.
+    fn on_a_few_pages(self, asked: MachineArgs) -> MachineArgs {
+        match self {
+            Self::ResetEarly | Self::LateClear => MachineArgs {
+                guest: "sequential".to_owned(),
+                memory: Size::of_bytes(16 << 20).unwrap_or(asked.memory),
+                ..asked
+            },
+            _ => asked,
+        }
+    }
+
     fn page_size(self, asked: PageSize) -> PageSize {
         if self == Self::SplitLifts { PageSize::Huge2M } else { asked }
     }
@@ -131,7 +146,7 @@ pub(crate) fn arranged(args: &Migrate) -> Migrate {
         machine: MachineArgs {
             format: bug.format(args.machine.format),
             page_size: bug.page_size(args.machine.page_size),
-            ..args.machine.clone()
+            ..bug.on_a_few_pages(args.machine.clone())
         },
         downtime: Duration::from_nanos(1),
         ..args.clone()

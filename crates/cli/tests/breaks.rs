@@ -3,6 +3,13 @@
 
 #[allow(dead_code, reason = "the matrix uses all of it")]
 mod failures;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[allow(dead_code, reason = "the tests of native guests use all of it")]
+#[path = "kvm/gate.rs"]
+mod gate;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[path = "breaks/on_kvm.rs"]
+mod on_kvm;
 mod session;
 
 use failures::fault::{Cut, Fault};
@@ -13,13 +20,13 @@ use session::{code, json, run};
 const SEEDS: [&str; 3] = ["1", "2", "3"];
 
 fn assert_caught(bug: &str) {
-    let caught = SEEDS.iter().any(|seed| fails(bug, seed));
+    let caught = SEEDS.iter().any(|seed| fails(&["--break", bug], seed));
     assert!(caught, "--break {bug} was verified with each of the seeds {SEEDS:?}");
 }
 
 /// Whether it ended as a migration that lost something ends.
-fn fails(bug: &str, seed: &str) -> bool {
-    let output = run(&["migrate", "--json", "--break", bug, "--seed", seed]);
+fn fails(asked: &[&str], seed: &str) -> bool {
+    let output = run(&[&["migrate", "--json", "--seed", seed], asked].concat());
     let verified = json(&output)["verified"].as_bool().expect("`verified` is a truth value");
     assert_eq!(code(&output), if verified { 0 } else { 1 }, "{}", json(&output));
     !verified

@@ -12,8 +12,8 @@ pub enum Break {
     /// With rings: what a round has harvested is given back when the next one begins, so that pages are
     /// read while stores to them are in no log.
     ResetEarly,
-    /// With manual protection: a range is cleared when the one after it should be. By then its pages
-    /// have been read, and what was stored since is cleared with them.
+    /// With manual protection: what a round should have cleared is cleared when the next one begins. By
+    /// then its pages have been read, and what was stored since is cleared with them.
     LateClear,
     /// With manual protection: nothing is ever cleared. No page is lost, and each comes again in every
     /// round.
@@ -21,37 +21,53 @@ pub enum Break {
 }
 
 /// Which bug, if any, a log has.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Breaks {
     #[cfg(feature = "breaks")]
     pub(crate) chosen: Option<Break>,
     /// What [`Break::LateClear`] has put off.
     #[cfg(feature = "breaks")]
-    late: Option<(usize, GfnRange)>,
+    late: Vec<(usize, GfnRange)>,
 }
 
 #[cfg(feature = "breaks")]
 impl Breaks {
-    pub(crate) fn has(self, bug: Break) -> bool {
+    fn has(&self, bug: Break) -> bool {
         self.chosen == Some(bug)
     }
 
-    /// What is to be cleared where `region` and `range` should be.
+    /// What is to be cleared where `range` of `region` should be.
     pub(crate) fn cleared(&mut self, region: usize, range: GfnRange) -> Option<(usize, GfnRange)> {
         match self.chosen {
-            Some(Break::LateClear) => self.late.replace((region, range)),
+            Some(Break::LateClear) => {
+                self.late.push((region, range));
+                None
+            }
             Some(Break::LostClear) => None,
             _ => Some((region, range)),
         }
     }
 
-    /// What is to be cleared before a collection.
-    pub(crate) fn overdue(&mut self) -> Option<(usize, GfnRange)> {
-        self.late.take()
+    /// What is to be cleared when a round begins, since it was not when it should have been.
+    pub(crate) fn overdue(&mut self) -> Vec<(usize, GfnRange)> {
+        core::mem::take(&mut self.late)
+    }
+
+    /// Whether rings are given back when a round begins, and not when they should be.
+    pub(crate) fn resets_when_a_round_begins(&self) -> bool {
+        self.has(Break::ResetEarly)
+    }
+
+    /// Holds the window of a bug open for a while, so that it bites without luck: a guest that runs
+    /// stores again to much of what was read, and is paused before it has stored there once more.
+    pub(crate) fn hold_open(&self) {
+        if self.has(Break::LateClear) || self.has(Break::ResetEarly) {
+            std::thread::sleep(core::time::Duration::from_millis(100));
+        }
     }
 
     /// Loses what is to be lost of a collection.
-    pub(crate) fn lose(self, round: &mut PageSet) {
+    pub(crate) fn lose(&self, round: &mut PageSet) {
         if self.has(Break::DropBit) {
             round.regions_mut().iter_mut().for_each(drop_bits);
         }
@@ -69,17 +85,23 @@ fn drop_bits(pages: &mut vellum_memory::RegionSet) {
 #[cfg(not(feature = "breaks"))]
 #[allow(clippy::unused_self)]
 impl Breaks {
-    pub(crate) const fn has(self, _: Break) -> bool {
-        false
-    }
-
-    pub(crate) const fn cleared(self, region: usize, range: GfnRange) -> Option<(usize, GfnRange)> {
+    pub(crate) const fn cleared(
+        &self,
+        region: usize,
+        range: GfnRange,
+    ) -> Option<(usize, GfnRange)> {
         Some((region, range))
     }
 
-    pub(crate) const fn overdue(self) -> Option<(usize, GfnRange)> {
-        None
+    pub(crate) const fn overdue(&self) -> [(usize, GfnRange); 0] {
+        []
     }
 
-    pub(crate) const fn lose(self, _: &mut PageSet) {}
+    pub(crate) const fn resets_when_a_round_begins(&self) -> bool {
+        false
+    }
+
+    pub(crate) const fn hold_open(&self) {}
+
+    pub(crate) const fn lose(&self, _: &mut PageSet) {}
 }

@@ -2,7 +2,9 @@
 
 mod bitmap;
 
-use crate::breaks::{Break, Breaks};
+#[cfg(feature = "breaks")]
+use crate::breaks::Break;
+use crate::breaks::Breaks;
 use crate::calls::{Logging, Vm};
 use crate::capabilities::Way;
 use crate::error::KvmError;
@@ -117,10 +119,11 @@ impl KvmLog {
     }
 
     fn take(&mut self, round: &mut PageSet) -> Result<(), KvmError> {
-        if let Some((region, range)) = self.breaks.overdue() {
+        self.breaks.hold_open();
+        for (region, range) in self.breaks.overdue() {
             self.clear(region, range)?;
         }
-        if self.breaks.has(Break::ResetEarly) {
+        if self.breaks.resets_when_a_round_begins() {
             self.reset()?;
         }
         if let Some(rings) = &self.rings {
@@ -225,8 +228,9 @@ impl DirtySource for KvmLog {
                 let here = self.breaks.cleared(region, range);
                 here.map_or(Ok(()), |(region, range)| self.clear(region, range))
             }
-            Way::Ring | Way::RingWithBitmap if !self.breaks.has(Break::ResetEarly) => self.reset(),
-            Way::Ring | Way::RingWithBitmap | Way::ClearingGet => Ok(()),
+            Way::Ring | Way::RingWithBitmap if self.breaks.resets_when_a_round_begins() => Ok(()),
+            Way::Ring | Way::RingWithBitmap => self.reset(),
+            Way::ClearingGet => Ok(()),
         };
         protected.inspect_err(|_| self.owed.merge(round))
     }

@@ -21,6 +21,8 @@ pub(crate) const GATED: &[Gated] = &[
     Gated { package: "vellum-process", binary: "vellum_process", within: "log::" },
     Gated { package: "vellum-process", binary: "backend", within: "tests::a_" },
     Gated { package: "vellum-cli", binary: "kvm", within: "on_kvm::" },
+    Gated { package: "vellum-cli", binary: "kvm", within: "without::hidden::" },
+    Gated { package: "vellum-cli", binary: "breaks", within: "on_kvm::" },
     Gated { package: "vellum-cli", binary: "kvm", within: "bench::" },
     Gated { package: "vellum-conformance", binary: "kvm", within: "" },
     Gated { package: "vellum-conformance", binary: "moving", within: "" },

@@ -1,7 +1,6 @@
 //! Whether this machine has what these tests need: their one gate.
 
 use std::error::Error;
-use std::io::Write;
 use std::process::Command;
 use vellum_kvm::{Capabilities, Way, open};
 use vellum_presence::{Need, given};
@@ -30,13 +29,8 @@ pub(crate) fn with_dev(script: &str) -> Option<Command> {
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Err(error) => Err(format!("unshare: {error}")),
     };
-    match answer {
-        Ok(()) => Some(in_namespace(script)),
-        Err(reason) => {
-            let _ = writeln!(std::io::stderr(), "not run: no mount namespace: {reason}");
-            None
-        }
-    }
+    given(Need::Namespaces, answer)?;
+    Some(in_namespace(script))
 }
 
 fn in_namespace(script: &str) -> Command {

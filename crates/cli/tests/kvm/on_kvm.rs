@@ -10,7 +10,7 @@ use vellum_kvm::Way;
 const SMALL: [&str; 4] = ["--memory", "32M", "--vcpus", "2"];
 
 /// One whose copying takes longer than a signal or a kill.
-const LARGE: [&str; 4] = ["--memory", "1G", "--downtime", "1ns"];
+const LARGE: [&str; 6] = ["--memory", "384M", "--vcpus", "2", "--downtime", "1ns"];
 
 fn migrate(more: &[&str]) -> Output {
     run(&[&["migrate", "--machine", "kvm"], more].concat())
@@ -175,7 +175,7 @@ fn a_destination_killed_while_it_copies_leaves_the_guest_here_and_the_next_attem
     first.kill();
     source.until("runs-on");
     first.end();
-    let mut second = Session::receive(&["--listen", &address, "--passes", "40"]);
+    let mut second = Session::receive(&["--listen", &address, "--passes", "10"]);
     source.until("handed-over");
     assert_eq!(source.end().code(), Some(0));
     assert_eq!(second.until("ended")["how"], "asked", "{:?}", second.seen());
