@@ -5,34 +5,7 @@ mod moved;
 mod natively;
 #[path = "../tests/native/presence.rs"]
 mod presence;
+#[path = "../tests/native/waiting.rs"]
+mod waiting;
 
-use crate::{Machine, Status};
-use std::time::{Duration, Instant};
-
-/// What catches a guest that hangs; nothing else depends on it.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn wait(machine: &Machine, done: impl Fn(&Status) -> bool) -> Status {
-    let begun = Instant::now();
-    loop {
-        let status = machine.status();
-        if done(&status) {
-            return status;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{status:?}, {:?} passes", machine.passes());
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Waits until every vCPU has reported a pass with a number of at least so many.
-fn until_passes(machine: &Machine, least: u64) {
-    wait(machine, |status| {
-        assert!(matches!(status, Status::Running), "{status:?}");
-        machine.passes().iter().all(|&passes| passes >= least)
-    });
-}
-
-/// Waits until the machine has ended, and says how.
-fn until_ended(machine: &Machine) -> Status {
-    wait(machine, |status| matches!(status, Status::ShutDown(_) | Status::Failed(_)))
-}
+use waiting::{until_ended, until_more, until_passes, wait};

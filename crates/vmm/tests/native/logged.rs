@@ -1,6 +1,6 @@
 //! The log of a running guest, in each way that the kernel has.
 
-use crate::{presence, until_passes};
+use crate::{presence, until_more, until_passes};
 use vellum_kvm::{RingSize, Way};
 use vellum_memory::guest::{PAGE_BYTES, Page, read_page};
 use vellum_memory::{DirtySource, Gfn, PageSet};
@@ -55,9 +55,9 @@ fn delivered(way: Way, guest: Guest) {
     let mut copy = Copy::of(&machine);
     let mut round = PageSet::new(machine.layout());
     let mut pages = 0;
-    for number in 1..10 {
+    for _ in 0..9 {
         machine.resume();
-        until_passes(&machine, 3 * number);
+        until_more(&machine, 3);
         take(&mut log, &mut round);
         copy.deliver(&round, &machine);
         pages += round.regions()[RAM].count();

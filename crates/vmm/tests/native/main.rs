@@ -8,44 +8,17 @@ mod logged;
 mod presence;
 mod running;
 mod selfcheck;
+mod waiting;
 mod writers;
 
-use std::time::{Duration, Instant};
 use vellum_memory::guest::{Bytes, GuestAddress, PAGE_BYTES, read_page};
 use vellum_memory::{Gfn, PAGE_SIZE};
-use vellum_vmm::{Config, Guest, Machine, RAM_BASE, Status};
-
-/// What catches a guest that hangs; nothing else depends on it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use vellum_vmm::{Config, Guest, Machine, RAM_BASE};
+use waiting::{until_ended, until_more, until_passes, wait};
 
 /// 16 MiB and two vCPUs.
 fn config() -> Config {
     Config::new(16 << 20, 2)
-}
-
-fn wait(machine: &Machine, mut done: impl FnMut(&Status) -> bool) -> Status {
-    let begun = Instant::now();
-    loop {
-        let status = machine.status();
-        if done(&status) {
-            return status;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{status:?}, {:?} passes", machine.passes());
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Waits until every vCPU has reported a pass with a number of at least so many.
-fn until_passes(machine: &Machine, least: u64) {
-    wait(machine, |status| {
-        assert!(matches!(status, Status::Running), "{status:?}");
-        machine.passes().iter().all(|&passes| passes >= least)
-    });
-}
-
-/// Waits until the machine has ended, and says how.
-fn until_ended(machine: &Machine) -> Status {
-    wait(machine, |status| matches!(status, Status::ShutDown(_) | Status::Failed(_)))
 }
 
 /// Every guest, with a machine that is at its beginning.
