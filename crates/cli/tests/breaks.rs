@@ -14,7 +14,7 @@ mod session;
 
 use failures::fault::{Cut, Fault};
 use failures::phase::Phase;
-use failures::run::{Job, Rule, one};
+use failures::run::{Job, Rule, Runs, one};
 use session::{code, json, run};
 
 const SEEDS: [&str; 3] = ["1", "2", "3"];
@@ -71,7 +71,7 @@ fn a_split_into_storable_leaves_is_caught() {
 fn assert_breaks(bug: &'static str, phase: Phase, rule: Rule) {
     let fault = Fault::Cut(Cut::Both);
     for seed in 0..3 {
-        let sound = Job { phase, fault, seed, broken: None };
+        let sound = Job { phase, fault, seed, broken: None, runs: Runs::Software };
         one(&sound).expect("without the bug the run keeps every rule");
         let wrong = one(&Job { broken: Some(bug), ..sound }).expect_err("the bug is not found");
         assert_eq!(wrong.rule, rule, "{}", wrong.seen);

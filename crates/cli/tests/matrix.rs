@@ -3,12 +3,16 @@
 //! `cargo xtask matrix` prints it.
 
 mod failures;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[allow(dead_code, reason = "the tests of native guests use all of it")]
+#[path = "kvm/gate.rs"]
+mod gate;
 mod session;
 
 use clap::Parser;
 use failures::fault::{Column, Fault};
 use failures::phase::Phase;
-use failures::run::{Found, Job, Rule, Wrong, one};
+use failures::run::{Found, Job, Rule, Runs, Wrong, one};
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +20,9 @@ use std::sync::mpsc::{Sender, channel};
 
 /// Runs at a time: most of the time each waits.
 const ABREAST: usize = 12;
+
+/// Of so many runs one is made with a native guest as well.
+const NATIVELY: u64 = 3;
 
 /// Characters of the first column, and of each that follows.
 const WIDTHS: (usize, usize) = (17, 14);
@@ -40,7 +47,10 @@ impl Arguments {
 
 /// What a job is called where something is wrong, and after `--only`.
 fn name(job: &Job) -> String {
-    format!("{:?}, {:?}", job.phase, job.fault)
+    match job.runs {
+        Runs::Software => format!("{:?}, {:?}", job.phase, job.fault),
+        Runs::Natively => format!("{:?}, {:?}, on /dev/kvm", job.phase, job.fault),
+    }
 }
 
 /// A run and what it came to.
@@ -57,16 +67,31 @@ fn main() -> ExitCode {
 }
 
 fn jobs(arguments: &Arguments) -> Vec<Job> {
-    let mut jobs = Vec::new();
+    let (natively, mut jobs) = (runs_natively(), Vec::new());
     for phase in Phase::ALL {
         for fault in Column::ALL.iter().flat_map(|column| column.faults()) {
-            let job = |seed| Job { phase, fault: *fault, seed, broken: None };
-            if fault.strikes_in(phase) && arguments.ask_for(&job(0)) {
-                jobs.extend((0..arguments.runs * often(phase, *fault)).map(job));
+            let job = |runs| move |seed| Job { phase, fault: *fault, seed, broken: None, runs };
+            if fault.strikes_in(phase) && arguments.ask_for(&job(Runs::Software)(0)) {
+                let count = arguments.runs * often(phase, *fault);
+                jobs.extend((0..count).map(job(Runs::Software)));
+                jobs.extend(
+                    (0..count.div_ceil(NATIVELY)).filter(|_| natively).map(job(Runs::Natively)),
+                );
             }
         }
     }
     jobs
+}
+
+/// Whether native guests run here; says so where they do not.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn runs_natively() -> bool {
+    gate::has_any()
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn runs_natively() -> bool {
+    false
 }
 
 /// How many times as often: kills at any moment find what no message stands for.

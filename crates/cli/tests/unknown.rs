@@ -9,7 +9,7 @@ use failures::fault::{Cut, Fault};
 use failures::frames::Way;
 use failures::phase::Phase;
 use failures::proxy::{News, Plan};
-use failures::run::Job;
+use failures::run::{Job, Runs};
 use failures::scene::Scene;
 use session::{code, run};
 
@@ -18,7 +18,8 @@ fn unanswered(seed: u64) -> Scene {
     let (phase, fault) = (Phase::Taken, Fault::Cut(Cut::Both));
     let (way, blow, chance) = (Way::Back, fault.blow(), Chance::new(seed));
     let plan = Plan { phase, way, nth: 0, blow, chance };
-    let mut scene = Scene::start(&Job { phase, fault, seed, broken: None }, plan);
+    let mut scene =
+        Scene::start(&Job { phase, fault, seed, broken: None, runs: Runs::Software }, plan);
     assert_eq!(scene.proxy.await_strike(), News::Struck);
     scene.source.until("unknown");
     scene

@@ -27,6 +27,16 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     /// A deliberate bug of the source.
     pub(crate) broken: Option<&'static str>,
+    pub(crate) runs: Runs,
+}
+
+/// What runs the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Runs {
+    /// The machine in software.
+    Software,
+    /// `/dev/kvm`.
+    Natively,
 }
 
 /// Where the guest was found.
@@ -97,17 +107,21 @@ impl Wrong {
 impl Job {
     /// Nothing else has this name while it runs.
     pub(crate) fn name(&self) -> String {
-        let name = format!("{:?}-{:?}-{}", self.phase, self.fault, self.seed);
+        let name = format!("{:?}-{:?}-{}-{:?}", self.phase, self.fault, self.seed, self.runs);
         name.replace(['(', ')'], "")
     }
 
     /// Runs take turns in what does not matter to the rules.
     pub(crate) fn tables(&self) -> [&'static str; 6] {
         let turn = |turn: u64, of: u64| usize::try_from(turn % of).unwrap_or_default();
+        let page_size = ["4k", "2m"][turn(self.seed, 2)];
+        if self.runs == Runs::Natively {
+            let track = ["per-page", "manual", "ring"][turn(self.seed + self.phase as u64, 3)];
+            return ["--machine", "kvm", "--track", track, "--page-size", page_size];
+        }
         let format = ["ept", "npt", "stage2"][turn(self.seed, 3)];
         let track = ["per-page", "protect-all", "manual", "dbit", "ring"];
         let track = track[turn(self.seed + self.seed / 3 + self.phase as u64, 5)];
-        let page_size = ["4k", "2m"][turn(self.seed, 2)];
         ["--format", format, "--track", track, "--page-size", page_size]
     }
 

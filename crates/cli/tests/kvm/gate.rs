@@ -11,6 +11,11 @@ pub(crate) fn has(way: Way) -> bool {
     given(Need::KvmWay(way.name().to_owned()), capabilities.supports(way)).is_some()
 }
 
+/// Whether there is `/dev/kvm`: the oldest way of tracking comes with it.
+pub(crate) fn has_any() -> bool {
+    has(Way::ClearingGet)
+}
+
 fn capabilities() -> Result<Capabilities, Box<dyn Error>> {
     Ok(Capabilities::of(&open()?.create_vm()?))
 }
