@@ -67,6 +67,9 @@ pub enum Answer {
     NoCall(&'static str),
 }
 
+/// Where the libraries have no call, the command line has.
+const BY_THE_TOOL: &str = "what_is_for_the_machine_in_software_is_refused_by_name";
+
 impl Ability {
     /// All of them.
     pub const ALL: [Self; 16] = [
@@ -159,14 +162,18 @@ impl Ability {
             Self::ByPage | Self::RangeByRange | Self::AllSet | Self::Rings => {
                 Answer::Shown("native_guests_pass_the_stopped_oracle_by_every_way")
             }
-            Self::ProtectAll => Answer::NoCall("Linux never took write-protect-all"),
+            Self::ProtectAll => Answer::Refused(
+                BY_THE_TOOL,
+                "Linux never took write-protect-all; the tool names what there is",
+            ),
             Self::RingsAndBitmaps => Answer::Refused(
                 "a_way_that_the_kernel_lacks_is_refused_by_name_and_another_is_offered",
                 "on x86, where the kernel has no use for it",
             ),
-            Self::DirtyBits | Self::PageLog => {
-                Answer::NoCall("the kernel uses what its processor has, under every way")
-            }
+            Self::DirtyBits | Self::PageLog => Answer::Refused(
+                BY_THE_TOOL,
+                "the kernel uses what its processor has, under every way; the tool names what there is",
+            ),
             Self::DeviceWrites => Answer::Absent(
                 "what_a_device_writes_is_in_no_log_of_the_kernels",
                 "the kernel logs what goes through its tables: make a union",

@@ -2,13 +2,17 @@
 
 use vellum_presence::Need;
 
+/// Tests that run at the same time share the pool of huge pages: who finds it empty is wrong only if it
+/// has enough for so many.
+const TESTS_AT_ONCE: u64 = 4;
+
 /// Whether the machine has what a test said it lacks.
 pub(crate) fn has(need: &Need) -> bool {
     match need {
         Need::Kvm => kvm::has_device(),
         Need::KvmWay(way) => kvm::has_way(way),
         Need::Namespaces => has_namespaces(),
-        Need::HugePages(bytes) => pool() >= *bytes,
+        Need::HugePages(bytes) => pool() / TESTS_AT_ONCE >= *bytes,
         Need::Userfaultfd => process::has(process::Facility::WatchThreads),
         Need::KernelFaults => process::has(process::Facility::WatchKernelToo),
         Need::PagemapScan => process::has(process::Facility::Log),
