@@ -56,11 +56,11 @@ pub enum ProcessError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A scan ended at an address and does not go on from there: huge pages of another size than
-    /// 2 MiB, or memory that ends inside of one.
+    /// A scan ended at an address and does not go on from there. Some kernels do so at pages of
+    /// hugetlbfs that are of another size than 2 MiB.
     #[error(
-        "the scan of region {} does not go on from {at:#x}: of hugetlbfs, whole pages of 2 MiB can be \
-         scanned and no others",
+        "the scan of region {} does not go on from {at:#x}: of hugetlbfs, this kernel may scan pages of \
+         2 MiB and no others",
         slot.0
     )]
     Stuck {
