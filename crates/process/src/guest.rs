@@ -71,6 +71,31 @@ impl ProcessLog {
 impl WriteWatch {
     /// A watch over all regions of `memory`, as [`ProcessLog::of_guest`] names them.
     ///
+    /// ```
+    /// use vellum_memory::AddressSpace;
+    /// use vellum_memory::guest::{Bytes, GuestAddress, GuestMemoryMmap};
+    /// use vellum_process::{Capabilities, Facility, WriteWatch, Writers};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Err(missing) = Capabilities::of_this_process().supports(Facility::WatchThreads) {
+    ///     println!("{missing}");
+    ///     return Ok(());
+    /// }
+    /// let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 64 << 12)])?;
+    /// let watch = WriteWatch::of_guest(&memory, AddressSpace::NORMAL, Writers::Threads)?;
+    /// watch.protect(0, watch.layout().regions()[0].range)?;
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| memory.write_obj(7_u64, GuestAddress(0x3008)));
+    ///     let event = watch.wait(None)?.expect("no signal comes");
+    ///     assert_eq!(event.gpa.get(), 0x3008);
+    ///     assert_eq!(memory.read_obj::<u64>(GuestAddress(0x3008)).ok(), Some(0), "not yet");
+    ///     watch.allow(event.region, event.page)
+    /// })?;
+    /// assert_eq!(memory.read_obj::<u64>(GuestAddress(0x3008))?, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`GuestError`].
     pub fn of_guest(

@@ -12,8 +12,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use vellum_memory::RegionSet;
 
-/// As many runs of pages as the kernel finds before it hands them over: those of 2 MiB, every other
-/// page. More would save no work but the call's own.
+/// Runs of pages that one call may find. The kernel gathers 512 at a time, and goes on by itself as long
+/// as there is room: this many need no second call unless dirty pages are many and scattered.
 const RUNS: usize = 4096;
 
 /// What this kernel's scan says of memory that was given back, and has neither a page nor the mark of a
