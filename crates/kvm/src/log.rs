@@ -167,8 +167,7 @@ impl KvmLog {
     }
 
     fn owe_all_of(&mut self, index: usize) {
-        let words = self.slots[index].pages().div_ceil(64);
-        (0..words).for_each(|word| self.owed.regions_mut()[index].insert_word(word, u64::MAX));
+        self.owed.regions_mut()[index].fill();
     }
 }
 

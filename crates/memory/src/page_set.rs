@@ -3,6 +3,7 @@
 use crate::layout::{Layout, Region};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// A set of pages of a guest: one [`RegionSet`] for each region of its [`Layout`], in that order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -144,6 +145,19 @@ impl RegionSet {
         self.insert_word(page / 64, 1 << (page % 64));
     }
 
+    /// Adds the pages of `pages`. Those past the region's end are ignored.
+    pub fn insert_range(&mut self, pages: Range<u64>) {
+        let end = pages.end.min(self.region.range.pages());
+        for (word, mask) in words_of(pages.start, end.saturating_sub(pages.start)) {
+            self.insert_word(word, mask);
+        }
+    }
+
+    /// Adds all pages of the region.
+    pub fn fill(&mut self) {
+        self.insert_range(0..self.region.range.pages());
+    }
+
     /// Takes one page out.
     pub fn remove(&mut self, page: u64) {
         if let Some(word) = self.words.get_mut(index(page / 64)) {
@@ -198,12 +212,6 @@ impl RegionSet {
             for low in bits(summary) {
                 self.words[high * 64 + index(low)] = 0;
             }
-        }
-    }
-
-    fn fill(&mut self) {
-        for word in 0..self.words.len() as u64 {
-            self.insert_word(word, u64::MAX);
         }
     }
 

@@ -82,9 +82,7 @@ impl ProcessLog {
     fn take(&mut self, round: &mut PageSet) -> Result<(), ProcessError> {
         for (index, set) in round.regions_mut().iter_mut().enumerate() {
             if let Err(error) = self.tracked.take(index, set) {
-                let words = set.region().range.pages().div_ceil(64);
-                let owed = &mut self.owed.regions_mut()[index];
-                (0..words).for_each(|word| owed.insert_word(word, u64::MAX));
+                self.owed.regions_mut()[index].fill();
                 return Err(error);
             }
         }

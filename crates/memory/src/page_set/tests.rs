@@ -51,6 +51,22 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_range_is_inserted_as_its_pages_are(
+        pages in 1u64..1000,
+        first in 0u64..1200,
+        length in prop_oneof![0u64..1200, Just(u64::MAX - 1200)],
+    ) {
+        let (mut one_by_one, mut at_once) = (PageSet::new(&layout(pages)), PageSet::new(&layout(pages)));
+        let range = first..first + length;
+        (0..pages).filter(|page| range.contains(page))
+            .for_each(|page| one_by_one.regions_mut()[0].insert(page));
+        at_once.regions_mut()[0].insert_range(range);
+        prop_assert_eq!(one_by_one, at_once);
+    }
+}
+
 #[test]
 fn a_full_set_ends_with_the_region() {
     let set = PageSet::full(&layout(67));

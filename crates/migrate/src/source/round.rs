@@ -45,7 +45,7 @@ impl Load {
     /// No memory for it.
     pub(super) fn everything(layout: Layout) -> Result<Self, TryReserveError> {
         let mut load = Self::nothing(layout)?;
-        load.round.regions_mut().iter_mut().for_each(fill);
+        load.round.regions_mut().iter_mut().for_each(RegionSet::fill);
         Ok(load)
     }
 
@@ -210,12 +210,6 @@ impl Traffic {
         self.tally.zero += counts.zero;
         pages
     }
-}
-
-/// Puts all pages in.
-fn fill(set: &mut RegionSet) {
-    let words = set.region().range.pages().div_ceil(64);
-    (0..words).for_each(|word| set.insert_word(word, u64::MAX));
 }
 
 /// The words of a page set that a stretch covers.

@@ -109,7 +109,7 @@ impl Tracked {
         }
         let mapping = self.mappings[index];
         scan_all(&self.pagemap, Pass::Written, &mapping, &mut self.found, |bytes| {
-            insert(set, &mapping, bytes);
+            set.insert_range(mapping.pages_of(bytes));
             Ok(())
         })
     }
@@ -119,7 +119,7 @@ impl Tracked {
     fn take_vacant(&mut self, index: usize, set: &mut RegionSet) -> Result<(), ProcessError> {
         let (mapping, faults) = (self.mappings[index], &self.faults);
         scan_all(&self.pagemap, Pass::Vacant, &mapping, &mut self.found, |bytes| {
-            insert(set, &mapping, bytes);
+            set.insert_range(mapping.pages_of(bytes));
             again(|| calls::write_protect(faults, bytes, Protection::On))
                 .map_err(|source| refused(Call::WriteProtect, &mapping, source))
         })
@@ -155,18 +155,6 @@ fn scan_all(
         left.start = scanned.end;
     }
     Ok(())
-}
-
-fn insert(set: &mut RegionSet, mapping: &Mapping, bytes: &Range<u64>) {
-    let pages = mapping.pages_of(bytes);
-    if pages.is_empty() {
-        return;
-    }
-    for word in pages.start / 64..pages.end.div_ceil(64) {
-        let from = pages.start.saturating_sub(word * 64);
-        let to = (pages.end - word * 64).min(64);
-        set.insert_word(word, u64::MAX >> (64 - (to - from)) << from);
-    }
 }
 
 fn refused(call: Call, mapping: &Mapping, source: io::Error) -> ProcessError {
