@@ -69,15 +69,14 @@ fn main() -> ExitCode {
 fn jobs(arguments: &Arguments) -> Vec<Job> {
     let (natively, mut jobs) = (runs_natively(), Vec::new());
     for phase in Phase::ALL {
-        for fault in Column::ALL.iter().flat_map(|column| column.faults()) {
-            let job = |runs| move |seed| Job { phase, fault: *fault, seed, broken: None, runs };
-            if fault.strikes_in(phase) && arguments.ask_for(&job(Runs::Software)(0)) {
-                let count = arguments.runs * often(phase, *fault);
-                jobs.extend((0..count).map(job(Runs::Software)));
-                jobs.extend(
-                    (0..count.div_ceil(NATIVELY)).filter(|_| natively).map(job(Runs::Natively)),
-                );
-            }
+        let faults = Column::ALL.iter().flat_map(|column| column.faults());
+        for fault in faults.filter(|fault| fault.strikes_in(phase)).copied() {
+            let job = |runs| move |seed| Job { phase, fault, seed, broken: None, runs };
+            let count = arguments.runs * often(phase, fault);
+            let native = if natively { count.div_ceil(NATIVELY) } else { 0 };
+            let in_software = (0..count).map(job(Runs::Software));
+            let all = in_software.chain((0..native).map(job(Runs::Natively)));
+            jobs.extend(all.filter(|job| arguments.ask_for(job)));
         }
     }
     jobs

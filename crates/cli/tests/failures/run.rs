@@ -317,7 +317,7 @@ fn fitting(job: &Job, event: &Value, source: &Session) -> Result<String, Wrong> 
     if reason.is_some_and(|reason| !fits(job.fault, reason)) {
         return Err(Wrong::of(Rule::Patience, "nobody was silent", source));
     }
-    if reason.is_some_and(|reason| !is_in_time(job.phase, reason)) {
+    if reason.is_some_and(|reason| !is_in_time(job.phase, job.fault, reason)) {
         return Err(Wrong::other("that has not happened yet", source));
     }
     Ok(event["event"].as_str().unwrap_or_default().to_owned())

@@ -155,8 +155,10 @@ fn source(to: &str, job: &Job) -> Session {
     Session::migrate(&[&fixed[..], &job.tables(), &times, &SMALL, broken].concat())
 }
 
-/// Whether the rule holds that a failure is noticed where it happened or later.
-pub(crate) fn is_in_time(phase: Phase, reason: &str) -> bool {
+/// Whether the rule holds that a failure is noticed where it happened or later. Who is told to end may
+/// not have read yet what brings it to the phase.
+pub(crate) fn is_in_time(phase: Phase, fault: Fault, reason: &str) -> bool {
+    let unread = usize::from(fault == Fault::Interrupt(Side::Source));
     let words = [
         "connecting",
         "greeting",
@@ -168,7 +170,7 @@ pub(crate) fn is_in_time(phase: Phase, reason: &str) -> bool {
     ];
     let place = |what: &str| words.iter().position(|word| *word == what);
     let said = reason.strip_prefix("while ").and_then(|rest| rest.split_once(':'));
-    said.is_some_and(|(said, _)| place(said) >= place(phase.in_words()))
+    said.and_then(|(said, _)| place(said)).map(|said| said + unread) >= place(phase.in_words())
 }
 
 /// Whether patience was lost.
