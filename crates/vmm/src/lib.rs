@@ -1,14 +1,33 @@
 //! A small monitor of native x86-64 guests on Linux's KVM: memory, vCPUs on threads, a log of the
 //! guest's writes, and a state that moves to another machine.
 //!
-//! ```text
-//! let config = Config::new(256 << 20, 4);
-//! let (machine, mut log) = Machine::new(&config, &Guest::Selfcheck.program())?;
-//! log.start()?;                        a DirtySource, as every other
+//! ```
+//! use vellum_memory::{DirtySource, PageSet};
+//! use vellum_vmm::{Config, Guest, Machine, MachineError, MachineState};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::new(16 << 20, 2);
+//! let (machine, mut log) = match Machine::new(&config, &Guest::Selfcheck.program()) {
+//!     Err(MachineError::Open(reason)) => {
+//!         // It says what to do.
+//!         eprintln!("not run: {reason}");
+//!         return Ok(());
+//!     }
+//!     made => made?,
+//! };
+//! log.start()?;
 //! machine.resume();
-//! ...                                  rounds, while the guest runs
-//! machine.pause();                     no vCPU is in the guest, and nothing is half done
-//! let state = machine.save()?.to_bytes();
+//! // Rounds, while the guest runs. And the last one:
+//! machine.pause();
+//! let mut round = PageSet::new(machine.layout());
+//! log.collect(&mut round)?;
+//!
+//! let bytes = machine.save()?.to_bytes();
+//! let (elsewhere, _) = Machine::vacant(&config)?;
+//! // Its memory is copied; and then:
+//! elsewhere.restore(&MachineState::from_bytes(&bytes)?)?;
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Guests run at level 3 of long mode, where every host runs them natively, also one that has neither
