@@ -4,7 +4,6 @@
 #[allow(dead_code, reason = "the matrix uses all of it")]
 mod failures;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#[allow(dead_code, reason = "the tests of native guests use all of it")]
 #[path = "kvm/gate.rs"]
 mod gate;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
