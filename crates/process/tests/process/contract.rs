@@ -6,7 +6,7 @@ use crate::{PAGES, each_kind, log_of, mapping};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vellum_memory::{DirtySource, Layout, Misuse, PageSet};
-use vellum_process::{ProcessError, ProcessLog};
+use vellum_process::{Aliased, ProcessError, ProcessLog, WatchError, WriteWatch, Writers};
 
 /// Stores to `pages` pages at random.
 fn scribble(memory: &Memory, draw: &mut Draw, pages: u64) {
@@ -215,4 +215,21 @@ fn each_region_has_its_own_pages() {
     take(&mut log, &mut round).expect("a round");
     assert_eq!(round.regions()[0].pages().collect::<Vec<_>>(), [99]);
     assert_eq!(round.regions()[1].pages().collect::<Vec<_>>(), [0, 76]);
+}
+
+#[test]
+fn the_same_memory_in_two_regions_is_refused() {
+    let memory = Memory::new(Kind::Shared, PAGES).expect("memory");
+    if log_of(&memory).is_none() {
+        return;
+    }
+    let twice = || vec![mapping(&memory, 0, 0), mapping(&memory, 1, PAGES)];
+    // SAFETY: M: it stays mapped until the end of the test.
+    #[allow(unsafe_code)]
+    let log = unsafe { ProcessLog::new(twice()) }.expect_err("it would share the writes");
+    assert!(matches!(log, ProcessError::Aliased(Aliased { first: 0, second: 1 })), "{log}");
+    // SAFETY: M, as above.
+    #[allow(unsafe_code)]
+    let watch = unsafe { WriteWatch::new(twice(), Writers::Threads) }.expect_err("likewise");
+    assert!(matches!(watch, WatchError::Aliased(Aliased { first: 0, second: 1 })), "{watch}");
 }
