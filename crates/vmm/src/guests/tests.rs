@@ -34,3 +34,16 @@ fn a_plan_leaves_the_reserved_pages_and_the_last_quarter_alone() {
         }
     }
 }
+
+#[test]
+fn guests_are_called_and_plan_as_those_of_the_software_machine() {
+    use vellum_machine::guests::{Builtin, selfcheck};
+    assert_eq!(Guest::ALL.map(Guest::name), Builtin::ALL.map(Builtin::name));
+    for memory in [MINIMUM_MEMORY, 100 << 20, 3 << 30, MOST_MEMORY] {
+        for vcpus in [1, 2, 3, 7, 64] {
+            let (ours, theirs) = (Plan::new(memory, vcpus), selfcheck::Plan::new(memory, vcpus));
+            let theirs = Plan { hot: theirs.hot, cold: theirs.cold, stretch: theirs.stretch };
+            assert_eq!(ours, theirs, "{memory}, {vcpus}");
+        }
+    }
+}
