@@ -114,7 +114,7 @@ fn machine(text: &str) -> Refusal {
 mod tests {
     use super::*;
     use vellum_memory::Region;
-    use vellum_pte::{AddressSpace, SlotId};
+    use vellum_pte::{AddressSpace, Gfn, SlotId};
 
     fn layout(pages: u64) -> Layout {
         let range = GfnRange::new(RAM_BASE, pages).expect("in range");
@@ -151,6 +151,37 @@ mod tests {
         assert!(Identity::from_bytes(b"{}", &layout(1)).is_err());
         for vcpus in [0, 65] {
             assert!(Identity::from_bytes(&identity(vcpus).to_bytes(), &layout(256)).is_err());
+        }
+    }
+
+    /// A native machine as a stranger describes it, with `pages` of RAM in one place.
+    fn native(vcpus: usize, memory: u64, first: u64, pages: u64) -> Result<(), Refusal> {
+        let range = |first, pages| GfnRange::new(Gfn::new(first), pages).expect("in range");
+        let region =
+            |slot, range| Region { slot: SlotId(slot), space: AddressSpace::NORMAL, range };
+        let regions = vec![region(0, range(0, 21)), region(1, range(first, pages))];
+        let layout = Layout::new(regions).expect("they do not overlap");
+        let bytes = Identity::Kvm { vcpus, memory }.to_bytes();
+        let identity = Identity::from_bytes(&bytes, &layout)?;
+        assert_eq!(identity, Identity::Kvm { vcpus, memory });
+        identity.build(&layout, &Arc::new(Show::Nobody)).map(drop)
+    }
+
+    #[test]
+    fn a_native_machine_that_lies_is_refused_before_there_is_one() {
+        const FOUR_GIB: u64 = 1 << 20;
+        for (vcpus, memory, first, pages) in [
+            (0, 32 << 20, FOUR_GIB, 8192),
+            (65, 32 << 20, FOUR_GIB, 8192),
+            (2, 32 << 20, FOUR_GIB, 8191),
+            (2, 32 << 20, FOUR_GIB + 1, 8192),
+            (2, u64::MAX, FOUR_GIB, 8192),
+        ] {
+            let refused = native(vcpus, memory, first, pages).expect_err("it lies");
+            let expected = if vcpus == 2 { RefusalKind::Layout } else { RefusalKind::Machine };
+            // Where there are no native machines, that is the reason.
+            let elsewhere = cfg!(not(all(target_os = "linux", target_arch = "x86_64")));
+            assert!(refused.kind == expected || elsewhere, "{refused}");
         }
     }
 

@@ -10,7 +10,7 @@ use vellum_kvm::Way;
 const SMALL: [&str; 4] = ["--memory", "32M", "--vcpus", "2"];
 
 /// One whose copying takes longer than a signal or a kill.
-const LARGE: [&str; 6] = ["--memory", "384M", "--vcpus", "2", "--downtime", "1ns"];
+const LARGE: [&str; 6] = ["--memory", "256M", "--vcpus", "2", "--downtime", "1ns"];
 
 fn migrate(more: &[&str]) -> Output {
     run(&[&["migrate", "--machine", "kvm"], more].concat())

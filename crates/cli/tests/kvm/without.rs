@@ -74,6 +74,15 @@ mod hidden {
 }
 
 #[test]
+fn help_says_what_a_native_guest_needs_and_what_can_be_chosen_for_it() {
+    let output = run(&["migrate", "--help"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for words in ["--machine kvm", "/dev/kvm", "KVM_CLEAR_DIRTY_LOG", "hugetlb"] {
+        assert!(text.contains(words), "{words} is not in {text}");
+    }
+}
+
+#[test]
 fn what_is_for_the_machine_in_software_is_refused_by_name() {
     let wrong = [
         (["--guest", "/dev/zero"], "cannot run on /dev/kvm"),
