@@ -15,6 +15,7 @@ pub(crate) struct Gated {
 pub(crate) const GATED: &[Gated] = &[
     Gated { package: "vellum-kvm", binary: "ways", within: "" },
     Gated { package: "vellum-vmm", binary: "native", within: "" },
+    Gated { package: "vellum-vmm", binary: "allocations", within: "" },
     Gated { package: "vellum-vmm", binary: "vellum_vmm", within: "tests::" },
     Gated { package: "vellum-process", binary: "process", within: "" },
     Gated { package: "vellum-process", binary: "allocations", within: "" },
