@@ -22,6 +22,7 @@ pub(crate) const GATED: &[Gated] = &[
     Gated { package: "vellum-process", binary: "kvm_guest", within: "" },
     Gated { package: "vellum-process", binary: "vellum_process", within: "log::" },
     Gated { package: "vellum-process", binary: "vellum_process", within: "guest::tests::the_" },
+    Gated { package: "vellum-process", binary: "vellum_process", within: "guest::tests::the_" },
     Gated { package: "vellum-process", binary: "backend", within: "tests::a_" },
     Gated { package: "vellum-cli", binary: "kvm", within: "on_kvm::" },
     Gated { package: "vellum-cli", binary: "kvm", within: "without::hidden::" },
@@ -38,8 +39,10 @@ mod tests {
     use crate::cargo::root;
     use std::path::{Path, PathBuf};
 
-    /// What a test says that runs on the kernel's own hypervisor, or has a gate.
-    const SIGNS: [&str; 3] = ["vellum_kvm::", "vellum_vmm::", "vellum_presence::"];
+    /// What a test says that has a gate.
+    const GATE: &str = "vellum_presence::";
+    /// What an integration test says that has one, or should have.
+    const SIGNS: [&str; 3] = ["vellum_kvm::", "vellum_vmm::", GATE];
 
     fn sources(folder: &Path) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
@@ -47,13 +50,15 @@ mod tests {
         paths.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
     }
 
-    /// The integration tests of the workspace that bear a sign: package's folder and test's name.
+    /// The tests of the workspace that bear a sign: package's folder and program's name.
     fn signed() -> Vec<(String, String)> {
         let folders = ["crates", "tests"].map(|folder| root().join(folder));
         let packages =
             folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("it is there"));
         let packages = packages.map(|entry| entry.expect("an entry").path());
-        let mut found: Vec<_> = packages.flat_map(|package| signed_in(&package)).collect();
+        let kinds =
+            |package: PathBuf| signed_in(&package).into_iter().chain(with_unit_tests(&package));
+        let mut found: Vec<_> = packages.flat_map(kinds).collect();
         found.sort();
         found.dedup();
         found
@@ -71,9 +76,24 @@ mod tests {
         signed.map(|path| (name.clone(), of(path))).collect()
     }
 
+    /// The package's own program of unit tests, if one of them has a gate.
+    fn with_unit_tests(package: &Path) -> Option<(String, String)> {
+        let name = package.file_name().expect("a name").to_string_lossy().into_owned();
+        let program = format!("vellum_{name}");
+        let has_gate = |path: PathBuf| text_of(&path).contains(GATE);
+        // Where gates are made, they are spoken of.
+        let is_ours = name == "presence";
+        let found = !is_ours && sources(&package.join("src")).into_iter().any(has_gate);
+        found.then_some((name, program))
+    }
+
     fn bears_a_sign(path: &Path) -> bool {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = text_of(path);
         SIGNS.iter().any(|sign| text.contains(sign))
+    }
+
+    fn text_of(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap_or_default()
     }
 
     #[test]
