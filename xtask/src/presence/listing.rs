@@ -11,7 +11,14 @@ use std::process::Command;
 struct Message {
     package_id: Option<String>,
     target: Option<Target>,
+    profile: Option<Profile>,
     executable: Option<String>,
+}
+
+/// How it was built: an example that has tests is built as a program too.
+#[derive(serde::Deserialize)]
+struct Profile {
+    test: bool,
 }
 
 #[derive(serde::Deserialize)]
@@ -21,16 +28,18 @@ struct Target {
 
 /// A test program.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Program {
+pub(crate) struct Program {
     package: String,
-    binary: String,
-    path: String,
+    /// Its name, without the hash that cargo appends.
+    pub(crate) binary: String,
+    /// Where it was built.
+    pub(crate) path: String,
 }
 
 /// The tests of a selection that are expected to report.
 pub(crate) fn expected(selection: &str) -> Result<Vec<Name>, Failure> {
     let build = format!("test --locked --no-run --quiet --message-format=json {selection}");
-    let programs = programs(&output_of(cargo(&build))?)?;
+    let programs = built(cargo(&build))?;
     let mut names = Vec::new();
     for program in programs {
         let gates = GATED.iter().filter(|gated| is_of(gated, &program)).collect::<Vec<_>>();
@@ -44,6 +53,11 @@ pub(crate) fn expected(selection: &str) -> Result<Vec<Name>, Failure> {
         names.extend(tests.into_iter().filter(has_gate).map(|test| program.name_of(test)));
     }
     Ok(names)
+}
+
+/// What `cargo` builds that is told to tell of it in JSON.
+pub(crate) fn built(cargo: Command) -> Result<Vec<Program>, Failure> {
+    programs(&output_of(cargo)?)
 }
 
 impl Program {
@@ -65,6 +79,7 @@ fn programs(messages: &str) -> Result<Vec<Program>, Failure> {
 }
 
 fn program(message: Message) -> Option<Program> {
+    message.profile.filter(|profile| profile.test)?;
     let id = message.package_id?;
     let (_, named) = id.rsplit_once('#')?;
     let package = named.split('@').next()?.to_owned();
@@ -83,9 +98,11 @@ mod tests {
     #[test]
     fn programs_are_found_among_cargos_messages() {
         let messages = concat!(
-            r#"{"reason":"compiler-artifact","package_id":"path+file:///p/crates/kvm#vellum-kvm@0.1.0","target":{"name":"ways","kind":["test"]},"executable":"/t/ways-0123456789abcdef"}"#,
+            r#"{"reason":"compiler-artifact","package_id":"path+file:///p/crates/kvm#vellum-kvm@0.1.0","target":{"name":"ways","kind":["test"]},"profile":{"test":true},"executable":"/t/ways-0123456789abcdef"}"#,
             "\n",
             r#"{"reason":"compiler-artifact","package_id":"registry+https://r#libc@0.2.0","target":{"name":"libc"},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","package_id":"path+file:///p/crates/process#vellum-process@0.1.0","target":{"name":"backend"},"profile":{"test":false},"executable":"/t/examples/backend"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
