@@ -9,9 +9,10 @@ use kvm_bindings::{
 };
 use number::{KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG, KVM_RESET_DIRTY_RINGS};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
+use vellum_kvm::RingSize;
 use vellum_memory::Region;
-use vellum_vmm::Machine;
+use vellum_vmm::{Descriptor, Machine};
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ref};
 
 /// The calls' numbers.
@@ -26,7 +27,7 @@ mod number {
 
 /// A memslot's bitmap.
 pub struct Bitmap {
-    vm: OwnedFd,
+    vm: Descriptor,
     slot: u32,
     pages: u32,
     words: Vec<u64>,
@@ -42,7 +43,7 @@ impl Bitmap {
         // A memslot has fewer pages than this type has numbers.
         let pages = u32::try_from(region.range.pages()).unwrap_or(u32::MAX);
         let words = vec![0; pages.div_ceil(64) as usize];
-        let vm = machine.vm().try_clone_to_owned()?;
+        let vm = machine.vm()?;
         Ok(Self { vm, slot: region.slot.0.into(), pages, words })
     }
 
@@ -98,7 +99,7 @@ const HARVESTED: u32 = 2;
 
 /// A vCPU's ring, and the pages that were found in it.
 pub struct Ring {
-    vm: OwnedFd,
+    vm: Descriptor,
     entries: NonNull<[Entry]>,
     next: usize,
     /// By slot, 64 pages a word: two vCPUs, or one between two resets, may write one page.
@@ -110,13 +111,13 @@ pub struct Ring {
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// The ring of the vCPU `vcpu`, which has so many entries, a power of two. Whoever read it before
-    /// has left nothing in it, and does not read it again.
+    /// The ring of the vCPU `vcpu`, of this size. Whoever read it before has left nothing in it, and does
+    /// not read it again.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn new(machine: &Machine, vcpu: usize, entries: u32) -> io::Result<Self> {
-        let entries = entries as usize;
+    /// The kernel's, which refuses a ring that has fewer entries.
+    pub fn new(machine: &Machine, vcpu: usize, size: RingSize) -> io::Result<Self> {
+        let entries = size.entries() as usize;
         let (offset, protection) =
             (i64::from(KVM_DIRTY_LOG_PAGE_OFFSET) * 4096, libc::PROT_READ | libc::PROT_WRITE);
         let (bytes, vcpu) = (entries * size_of::<Entry>(), machine.vcpu(vcpu)?);
@@ -130,7 +131,7 @@ impl Ring {
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let words = |region: &Region| vec![0; word_of(region.range.pages() + 63)];
-        let vm = machine.vm().try_clone_to_owned()?;
+        let vm = machine.vm()?;
         Ok(Self {
             vm,
             entries: NonNull::slice_from_raw_parts(base, entries),
@@ -142,6 +143,9 @@ impl Ring {
 
     /// Slot and offset of every page that the vCPU has written, each once. Their entries are marked
     /// for [`reset`](Self::reset).
+    ///
+    /// # Panics
+    /// An entry names a page that there is not: somebody else writes the ring.
     pub fn harvest(&mut self) -> &[(u32, u64)] {
         let seen = &mut self.seen;
         let gone = self.found.drain(..);
@@ -179,11 +183,14 @@ impl Ring {
         Some(named)
     }
 
-    /// Where somebody has read the ring before, its entries go on anywhere.
+    /// Where somebody has read the ring before, its entries go on anywhere: the first is one before which
+    /// there is none.
     fn seek(&mut self) {
         if self.next == 0 {
-            let all = 0..self.entries.len();
-            self.next = all.into_iter().find(|&at| self.entry(at).is_dirty()).unwrap_or(0);
+            let (all, last) = (0..self.entries.len(), self.entries.len() - 1);
+            let first =
+                |at: &usize| self.entry(*at).is_dirty() && !self.entry(at + last).is_dirty();
+            self.next = all.into_iter().find(first).unwrap_or(0);
         }
     }
 

@@ -43,9 +43,9 @@ impl Signalled {
     }
 
     fn watch(pages: usize) -> io::Result<Self> {
-        let base = map(pages * PAGE)?;
-        let written = (0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let before = handle(libc::SIGSEGV)?;
+        let base = map(pages * PAGE).inspect_err(|_| restore(&before))?;
+        let written = (0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let watched = Box::into_raw(Box::new(Watched { base, pages, written, before }));
         WATCHED.store(watched, Ordering::Release);
         // SAFETY: a box is somewhere.
@@ -101,8 +101,7 @@ impl Signalled {
 impl Drop for Signalled {
     fn drop(&mut self) {
         let watched = self.watched();
-        // SAFETY: K: it reads a `sigaction`, the one that was there before.
-        unsafe { libc::sigaction(libc::SIGSEGV, &raw const watched.before, ptr::null_mut()) };
+        restore(&watched.before);
         WATCHED.store(ptr::null_mut(), Ordering::Release);
         // SAFETY: W: nobody has a reference into the mapping, which was made with this length.
         unsafe { libc::munmap(watched.base.as_ptr().cast(), watched.pages * PAGE) };
@@ -136,14 +135,14 @@ impl Watched {
     }
 }
 
-/// A signal that is not about the watched memory goes to whoever had it before: the store is made
-/// again, and refused again.
+/// A signal that is not about the watched memory, and a page that cannot be let be, end the process as
+/// they would without us: the access is made again, and refused again.
 extern "C" fn refused(signal: c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: K: the kernel gives a whole `siginfo_t` to a handler with SA_SIGINFO.
     let info = unsafe { &*info };
     // SAFETY: K: one of SIGSEGV has an address.
     let address = unsafe { info.si_addr() } as usize;
-    // SAFETY: W: it is there from before the handler is installed until after it is gone.
+    // SAFETY: W: where there is one, it is there until after the handler is gone.
     let watched = unsafe { WATCHED.load(Ordering::Acquire).as_ref() };
     let page = watched.and_then(|watched| Some((watched, watched.page_of(address)?)));
     if page.is_some_and(|(watched, page)| watched.refused(page).is_ok()) {
@@ -179,6 +178,12 @@ fn handle(signal: c_int) -> io::Result<libc::sigaction> {
     done(unsafe { libc::sigaction(signal, action, before.as_mut_ptr()) })?;
     // SAFETY: it was written, since the call did not fail.
     Ok(unsafe { before.assume_init() })
+}
+
+/// Puts back who had the signal before.
+fn restore(before: &libc::sigaction) {
+    // SAFETY: K: it reads a `sigaction`, the one that was there before.
+    unsafe { libc::sigaction(libc::SIGSEGV, before, ptr::null_mut()) };
 }
 
 fn done(answer: c_int) -> io::Result<()> {

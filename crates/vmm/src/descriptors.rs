@@ -1,31 +1,36 @@
 //! The kernel's descriptors of a machine, for who makes calls of his own.
 #![allow(unsafe_code)]
 
-use crate::machine::Machine;
+use crate::ram::Ram;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
-impl Machine {
-    /// The VM's descriptor. A call that changes memslots, or how they are logged, is not for it: their
-    /// log relies on them.
-    #[must_use]
-    pub fn vm(&self) -> BorrowedFd<'_> {
-        // SAFETY: the machine owns the descriptor, and closes it after this borrow.
-        unsafe { BorrowedFd::borrow_raw(self.vm_fd().as_raw_fd()) }
+/// Another descriptor of a machine's VM or of one of its vCPUs. It keeps the VM, and with it the memory
+/// that its memslots name. What is made of it by duplicating keeps the VM only: it must not be there
+/// longer than this.
+pub struct Descriptor {
+    // Before the memory.
+    fd: OwnedFd,
+    _ram: Arc<Ram>,
+}
+
+impl Descriptor {
+    pub(crate) fn of(owner: &impl AsRawFd, ram: &Arc<Ram>) -> io::Result<Self> {
+        // SAFETY: `owner` owns the descriptor, and is borrowed until it has been duplicated.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) };
+        Ok(Self { fd: borrowed.try_clone_to_owned()?, _ram: Arc::clone(ram) })
     }
+}
 
-    /// Another descriptor of the vCPU with this number, which the machine has. Waits until it is out
-    /// of the guest: pause before.
-    ///
-    /// # Errors
-    /// The kernel has no descriptor left.
-    ///
-    /// # Panics
-    /// There is no such vCPU.
-    pub fn vcpu(&self, number: usize) -> io::Result<OwnedFd> {
-        self.with_vcpu(number, |fd| {
-            // SAFETY: whoever lends `fd` owns the descriptor, until it has been duplicated.
-            unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) }.try_clone_to_owned()
-        })
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }

@@ -26,6 +26,8 @@ struct Inner {
     /// Which vCPUs are inside a turn.
     inside: Vec<bool>,
     ended: Option<Ended>,
+    /// Whether a vCPU's thread has panicked: that vCPU does not run again.
+    panicked: bool,
 }
 
 impl Inner {
@@ -62,7 +64,12 @@ pub(crate) struct Turn<'g> {
 impl Gate {
     /// Paused.
     pub(crate) fn new(vcpus: usize) -> Self {
-        let inner = Inner { phase: Phase::Paused, inside: vec![false; vcpus], ended: None };
+        let inner = Inner {
+            phase: Phase::Paused,
+            inside: vec![false; vcpus],
+            ended: None,
+            panicked: false,
+        };
         Self {
             inner: Mutex::new(inner),
             changed: Condvar::new(),
@@ -117,20 +124,17 @@ impl Gate {
         }
     }
 
-    /// The machine has come to its end; the first end counts. Returns when no vCPU is inside.
-    pub(crate) fn end(&self, ended: Ended) {
-        let mut inner = self.inner();
-        inner.ended.get_or_insert(ended);
-        self.announce(&inner);
-        self.let_all_leave(inner);
-    }
-
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.inner().ended.clone()
     }
 
     pub(crate) fn is_paused(&self) -> bool {
         self.inner().phase == Phase::Paused
+    }
+
+    /// Whether every vCPU has a thread yet.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.inner().panicked
     }
 
     /// Makes the end what it was elsewhere. The machine is paused.
@@ -164,6 +168,12 @@ impl Gate {
         }
     }
 
+    /// The first end counts.
+    fn end(&self, inner: &mut Inner, ended: impl Into<Ended>) {
+        inner.ended.get_or_insert_with(|| ended.into());
+        self.announce(inner);
+    }
+
     fn announce(&self, inner: &Inner) {
         self.leave.store(!inner.is_running(), Ordering::Relaxed);
         self.changed.notify_all();
@@ -184,19 +194,28 @@ impl Turn<'_> {
     pub(crate) fn is_over(&self) -> bool {
         self.gate.leave.load(Ordering::Relaxed)
     }
+
+    /// The turn ends, and with it the machine. Whoever pauses it finds both. Returns when no vCPU is
+    /// inside.
+    pub(crate) fn end(self, ended: Ended) {
+        let gate = self.gate;
+        gate.end(&mut gate.inner(), ended);
+        drop(self);
+        gate.let_all_leave(gate.inner());
+    }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut inner = self.gate.inner();
         inner.inside[self.vcpu] = false;
-        if std::thread::panicking() {
-            let failure = Failure { vcpu: self.vcpu, at: None, why: Why::Panicked };
-            inner.ended.get_or_insert(failure.into());
-            self.gate.announce(&inner);
-        }
         if inner.is_quiet() {
             self.gate.quiet.notify_all();
+        }
+        if std::thread::panicking() {
+            inner.panicked = true;
+            self.gate.end(&mut inner, Failure { vcpu: self.vcpu, at: None, why: Why::Panicked });
+            self.gate.let_all_leave(inner);
         }
     }
 }

@@ -63,6 +63,7 @@ mod vcpu;
 
 pub use config::{Backing, Config, MINIMUM_MEMORY, MOST_MEMORY, MOST_VCPUS};
 pub use console::ConsoleSink;
+pub use descriptors::Descriptor;
 pub use error::{MachineError, MemoryError};
 pub use guests::{Guest, HOT_PER_COLD, Plan, UnknownGuest, passes_to_recheck_all};
 pub use log::GuestLog;

@@ -6,6 +6,7 @@
 use crate::boot::{self, Level, Parameters};
 use crate::config::{Config, MOST_VCPUS};
 use crate::console::ConsoleSink;
+use crate::descriptors::Descriptor;
 use crate::error::{MachineError, MemoryError, failed};
 use crate::gate::{Gate, Turn};
 use crate::kick;
@@ -19,6 +20,7 @@ use crate::status::{Ended, Failure, Status, Why};
 use crate::vcpu::{self, Left, Room, Vcpu};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vellum_kvm::{KvmLog, Memslot, Prepared, open, prepare};
@@ -107,9 +109,10 @@ impl Machine {
         }
         kick::listen().map_err(MachineError::Signal)?;
         let kvm = open()?;
+        // Before the VM: where the rest fails, it goes after it.
+        let ram = Arc::new(Ram::new(config.memory, config.backing)?);
         let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         let prepared = prepare(&vm, config.way, config.ring)?;
-        let ram = Arc::new(Ram::new(config.memory, config.backing)?);
         let mut log = logged(&vm, prepared, &ram)?;
         let cells = cells(&kvm, &vm, config.vcpus, &mut log)?;
         let statistics = Files::of(&vm, cells.iter().map(|cell| statistics::of(&cell.lock().fd)));
@@ -217,6 +220,9 @@ impl Machine {
         if !self.shared.gate.is_paused() {
             return Err(RestoreError::NotPaused);
         }
+        if !self.shared.gate.is_whole() {
+            return Err(RestoreError::Panicked);
+        }
         let (machine, found) = (self.shared.cells.len(), state.vcpus.len());
         if machine != found {
             return Err(RestoreError::Vcpus { state: found, machine });
@@ -230,12 +236,25 @@ impl Machine {
         Ok(())
     }
 
-    pub(crate) fn vm_fd(&self) -> &VmFd {
-        &self.shared.vm
+    /// The VM's descriptor, for calls of one's own. One that changes memslots, or how they are logged,
+    /// is not among them: the log relies on both.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn vm(&self) -> io::Result<Descriptor> {
+        Descriptor::of(&self.shared.vm, &self.shared.ram)
     }
 
-    pub(crate) fn with_vcpu<T>(&self, number: usize, work: impl FnOnce(&VcpuFd) -> T) -> T {
-        work(&self.shared.cells[number].lock().fd)
+    /// The descriptor of the vCPU with this number, which the machine has. Waits until it is out of the
+    /// guest: pause before.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    ///
+    /// # Panics
+    /// There is no such vCPU.
+    pub fn vcpu(&self, number: usize) -> io::Result<Descriptor> {
+        Descriptor::of(&self.shared.cells[number].lock().fd, &self.shared.ram)
     }
 
     /// Held while the machine is turned on or off, or must stay off.
@@ -270,10 +289,8 @@ impl Shared {
         // A thread that cannot be kicked is kicked all the same, and leaves with the guest's next `out`.
         let _ = kick::let_through();
         while let Some(turn) = self.gate.enter(number) {
-            let taken = self.take_turn(number, &turn);
-            drop(turn);
-            if let Err(ended) = taken {
-                self.gate.end(ended);
+            if let Err(ended) = self.take_turn(number, &turn) {
+                turn.end(ended);
             }
         }
     }

@@ -101,6 +101,9 @@ pub enum SaveError {
 /// Why a machine's state could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
+    /// The thread of a vCPU has panicked: the machine cannot run any more, whatever its state.
+    #[error("a vCPU's thread has panicked, and the machine cannot run any more")]
+    Panicked,
     /// It is not paused.
     #[error("the machine is not paused")]
     NotPaused,

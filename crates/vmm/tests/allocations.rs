@@ -7,7 +7,7 @@ use std::cell::Cell;
 use vellum_kvm::{Capabilities, Way, open};
 use vellum_memory::{DirtySource, PageSet};
 use vellum_presence::{Need, given};
-use vellum_vmm::{Config, Guest, GuestLog, MINIMUM_MEMORY, Machine};
+use vellum_vmm::{Config, Guest, GuestLog, MINIMUM_MEMORY, Machine, Status};
 
 /// The system's allocator, which counts what a thread asks of it.
 struct Counting;
@@ -68,6 +68,7 @@ fn run_a_pass(machine: &Machine) {
     let before = machine.passes();
     machine.resume();
     while machine.passes() == before {
+        assert!(matches!(machine.status(), Status::Running), "{:?}", machine.status());
         std::thread::yield_now();
     }
     machine.pause();

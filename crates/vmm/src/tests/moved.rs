@@ -204,7 +204,9 @@ fn the_time_stamp_counter_does_not_go_back() {
     // A new machine's counter begins at 0, unless the host has it run with its own.
     let state = machine.save().expect("a state");
     let there = moved(&machine, &state).save().expect("a state");
-    assert!(tsc(&there) >= tsc(&state), "{} after {}", tsc(&there), tsc(&state));
+    let gone = tsc(&there).checked_sub(tsc(&state)).expect("it does not go back");
+    // Minutes of any processor. On the way it is put years ahead for a moment.
+    assert!(gone < 1 << 40, "{gone} ticks have gone");
 }
 
 #[test]
