@@ -159,11 +159,15 @@ impl KvmLog {
     }
 
     /// Rings that cannot be believed may have hidden a page, which would then stay writable and in no
-    /// round. So every log is begun again, which protects all pages, and all pages are owed.
+    /// round. So every log is begun again, which protects all pages, and all pages are owed. Where the
+    /// kernel does not begin it again the log is off: a slot that nobody logs must not go unnoticed.
     fn begin_again(&mut self, error: KvmError) -> KvmError {
         let begun = self.switch_off().and_then(|()| self.switch(Logging::On));
         (0..self.slots.len()).for_each(|index| self.owe_all_of(index));
-        begun.err().unwrap_or(error)
+        begun.err().map_or(error, |refused| {
+            self.state = State::Off;
+            refused
+        })
     }
 
     fn owe_all_of(&mut self, index: usize) {
