@@ -16,7 +16,7 @@ use std::time::Duration;
 use vellum_kvm::{KvmError, Way};
 use vellum_memory::guest::GuestMemoryError;
 use vellum_process::{GuestError, ProcessError};
-use vellum_vmm::{MachineError, ProgramError};
+use vellum_vmm::{MachineError, ProgramError, Status};
 
 /// Why there is nothing to compare with.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,17 @@ pub(crate) enum Error {
     /// Memory cannot be reached.
     #[error("memory cannot be reached: {0}")]
     Access(#[from] GuestMemoryError),
+    /// The guest does not run on.
+    #[error("a native guest stopped: {0:?}")]
+    Stopped(Status),
+    /// Pages that were written were not found.
+    #[error("{dirty} pages were written, and {found} found: please report this")]
+    Missed {
+        /// Written.
+        dirty: u64,
+        /// Found.
+        found: u64,
+    },
     /// A thread that stores ended early.
     #[error("a thread panicked")]
     Panicked,

@@ -11,19 +11,16 @@ use crate::bench::sample::{Sample, in_turns, time};
 use crate::failure::Failure;
 use crate::quantity::Size;
 use std::cell::RefCell;
-use std::hint::black_box;
 use std::io;
 use std::time::Duration;
-use vellum_kvm::Way;
+use vellum_kvm::{RingSize, Way};
 use vellum_pte::PAGE_SIZE;
 use vellum_rivals::kvm::{Bitmap, Ring};
 
 /// What our layer may add.
 const LAYER: f64 = 1.01;
 
-/// Entries of a ring,
-const ENTRIES: u32 = 65_536;
-/// and how many of them are filled, so that it is never full.
+/// How many entries of a ring are filled at most, so that it is never full.
 const FITS: u64 = 64_000;
 
 pub(in crate::bench) fn run(memory: Size) -> Result<BenchResult, Failure> {
@@ -37,9 +34,9 @@ pub(in crate::bench) fn run(memory: Size) -> Result<BenchResult, Failure> {
         }
     }
     let guests = [Native::new(Way::Ring, pages, 1)?, Native::new(Way::Ring, pages, 1)?];
-    let mut bare = Ring::new(&guests[1].machine, 0, ENTRIES).map_err(Error::from)?;
+    let mut bare = Ring::new(&guests[1].machine, 0, RingSize::default()).map_err(Error::from)?;
     let guests = guests.map(RefCell::new);
-    for dirty in [0, pages / 100.min(FITS), pages.min(FITS)] {
+    for dirty in [0, (pages / 100).min(FITS), pages.min(FITS)] {
         rings(&mut result, &guests, &mut bare, dirty)?;
     }
     Ok(result)
@@ -70,11 +67,11 @@ fn bitmap(result: &mut BenchResult, guest: &RefCell<Native>, dirty: u64) -> Resu
             &mut || {
                 let guest = &mut *guest.borrow_mut();
                 guest.store_to(dirty)?;
-                ours(guest)
+                ours(guest, dirty)
             },
             &mut || {
                 guest.borrow_mut().store_to(dirty)?;
-                bare_bitmaps(&mut maps, way)
+                bare_bitmaps(&mut maps, way, dirty)
             },
         ],
     )?;
@@ -90,29 +87,26 @@ fn bare(guest: &Native) -> Result<Vec<Bitmap>, Error> {
 }
 
 /// A round, and how many pages it has.
-fn ours(guest: &mut Native) -> Result<Duration, Error> {
-    let (taken, elapsed) = time(|| {
-        let taken = guest.take();
-        black_box(guest.round.count());
-        taken
-    });
-    taken.map(|()| elapsed)
-}
-
-/// The same by hand, memslot by memslot.
-fn bare_bitmaps(maps: &mut [Bitmap], way: Way) -> Result<Duration, Error> {
-    let (taken, elapsed) = time(|| maps.iter_mut().try_for_each(|map| bare_bitmap(map, way)));
-    taken?;
+fn ours(guest: &mut Native, dirty: u64) -> Result<Duration, Error> {
+    let (taken, elapsed) = time(|| guest.take().map(|()| guest.round.count()));
+    found_all(taken?, dirty)?;
     Ok(elapsed)
 }
 
-fn bare_bitmap(map: &mut Bitmap, way: Way) -> io::Result<()> {
+/// The same by hand, memslot by memslot.
+fn bare_bitmaps(maps: &mut [Bitmap], way: Way, dirty: u64) -> Result<Duration, Error> {
+    let (taken, elapsed) =
+        time(|| maps.iter_mut().map(|map| bare_bitmap(map, way)).sum::<io::Result<u64>>());
+    found_all(taken?, dirty)?;
+    Ok(elapsed)
+}
+
+fn bare_bitmap(map: &mut Bitmap, way: Way) -> io::Result<u64> {
     map.get()?;
     if way == Way::Manual {
         map.clear()?;
     }
-    black_box(map.words().iter().map(|word| u64::from(word.count_ones())).sum::<u64>());
-    Ok(())
+    Ok(map.words().iter().map(|word| u64::from(word.count_ones())).sum())
 }
 
 fn rings(
@@ -129,11 +123,11 @@ fn rings(
             &mut || {
                 let guest = &mut *through.borrow_mut();
                 guest.store_to(dirty)?;
-                ours(guest)
+                ours(guest, dirty)
             },
             &mut || {
                 bare.borrow_mut().store_to(dirty)?;
-                bare_ring(ring)
+                bare_ring(ring, dirty)
             },
         ],
     )?;
@@ -141,11 +135,17 @@ fn rings(
     Ok(())
 }
 
-fn bare_ring(ring: &mut Ring) -> Result<Duration, Error> {
-    let (taken, elapsed) = time(|| match black_box(ring.harvest().len()) {
-        0 => Ok(0),
-        _ => ring.reset(),
+fn bare_ring(ring: &mut Ring, dirty: u64) -> Result<Duration, Error> {
+    let (taken, elapsed) = time(|| {
+        let found = ring.harvest().len() as u64;
+        let taken_back = if found == 0 { 0 } else { ring.reset()? };
+        Ok::<_, io::Error>(found.min(taken_back.into()))
     });
-    taken?;
+    found_all(taken?, dirty)?;
     Ok(elapsed)
+}
+
+/// Who finds less has measured something else.
+fn found_all(found: u64, dirty: u64) -> Result<(), Error> {
+    if found == dirty { Ok(()) } else { Err(Error::Missed { dirty, found }) }
 }

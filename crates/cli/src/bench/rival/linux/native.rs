@@ -9,7 +9,7 @@ use vellum_kvm::Way;
 use vellum_memory::guest::{Bytes, GuestAddress};
 use vellum_memory::{DirtySource, PageSet};
 use vellum_pte::PAGE_SIZE;
-use vellum_vmm::{Config, GuestLog, Machine, Program, RAM_BASE, RESERVED_PAGES};
+use vellum_vmm::{Config, GuestLog, Machine, Program, RAM_BASE, RESERVED_PAGES, Status};
 
 /// How often a guest that stores is looked at.
 const TICK: Duration = Duration::from_micros(50);
@@ -76,7 +76,10 @@ impl Native {
         let begin = Instant::now();
         self.machine.resume();
         while self.machine.passes().iter().any(|done| *done != self.orders) {
-            std::thread::sleep(TICK);
+            match self.machine.status() {
+                Status::Running => std::thread::sleep(TICK),
+                stopped => return Err(Error::Stopped(stopped)),
+            }
         }
         let elapsed = begin.elapsed();
         self.machine.pause();
