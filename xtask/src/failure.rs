@@ -31,12 +31,12 @@ pub(crate) enum Failure {
         /// The packages, as apt names them.
         names: String,
     },
-    /// Packages for Arm are not unpacked yet.
+    /// Packages that are not installed, but unpacked into the target folder, are not there yet.
     #[error(
         "the packages of `{what}` are missing\n  let `cargo xtask arm-toolchain --install`, `cargo \
          xtask hardware --install` or `cargo xtask test --install` download them: nothing is installed"
     )]
-    ArmPackages {
+    NotUnpacked {
         /// The folder they are unpacked in.
         what: &'static str,
     },

@@ -3,10 +3,11 @@
 //! The library is packaged, the hypervisors in `hypervisors/` are built from the packages, and each
 //! machine's emulator runs one of them. What the hypervisor says on its serial line is judged here.
 
-mod arm_packages;
+mod archive;
 pub(crate) mod arm_toolchain;
 mod bochs;
 mod build;
+mod debian;
 mod disk;
 #[cfg(test)]
 mod documented;

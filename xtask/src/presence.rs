@@ -6,7 +6,7 @@
 
 mod gated;
 mod judge;
-mod listing;
+pub(crate) mod listing;
 mod machine;
 
 pub(crate) use judge::{Absence, Objection};

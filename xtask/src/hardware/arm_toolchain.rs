@@ -2,7 +2,7 @@
 //!
 //! Cargo and the linker remain rustup's. The target is `aarch64-unknown-linux-gnu`, used freestanding.
 
-use super::arm_packages::{Apt, unpacked};
+use super::debian::{Apt, unpacked};
 use crate::cargo::root;
 use crate::failure::Failure;
 use crate::tool::Missing;

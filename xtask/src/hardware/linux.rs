@@ -1,15 +1,14 @@
 //! An operating system that somebody else has built, on a hypervisor of ours: Debian's kernel for Arm,
 //! and busybox for its first files. No device of the machine writes memory by itself.
 
-mod archive;
 mod device_tree;
 mod layout;
 
-use super::arm_packages::{Apt, unpacked};
+use super::archive::{Entry, archive};
+use super::debian::{Apt, unpacked};
 use crate::cargo::{root, run_aside};
 use crate::failure::Failure;
 use crate::tool::Missing;
-use archive::{Entry, archive};
 use layout::{Handover, Mistake, Piece, Way};
 use std::fs;
 use std::io::ErrorKind;
@@ -129,7 +128,7 @@ impl System {
 
     /// The kernel as it is to be in memory: Debian compresses it in some releases.
     fn kernel(&self, folder: &Path) -> Result<PathBuf, Failure> {
-        let kernel = self.kernel_as_packaged()?;
+        let kernel = kernel_in(&self.folder)?;
         let bytes = fs::read(&kernel).map_err(at(&kernel))?;
         if is_image(&bytes) {
             return Ok(kernel);
@@ -142,16 +141,6 @@ impl System {
         let unpacked = fs::read(&image).map_err(at(&image))?;
         let refused = || at(&image)(ErrorKind::InvalidData.into());
         if is_image(&unpacked) { Ok(image) } else { Err(refused()) }
-    }
-
-    fn kernel_as_packaged(&self) -> Result<PathBuf, Failure> {
-        let boot = self.folder.join("boot");
-        let files = fs::read_dir(&boot).map_err(at(&boot))?;
-        let is_kernel = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| is_kernel(&name.to_string_lossy()))
-        };
-        let mut paths = files.filter_map(|file| file.ok().map(|file| file.path()));
-        paths.find(is_kernel).ok_or_else(|| at(&boot)(ErrorKind::NotFound.into()))
     }
 
     /// Busybox, and what it is to do.
@@ -176,6 +165,16 @@ fn choose(apt: &Apt) -> Result<Vec<String>, Failure> {
     let mut names = apt.with_dependencies(&["linux-image-arm64:arm64"], kernel)?;
     names.push("busybox-static:arm64".to_owned());
     Ok(names)
+}
+
+/// The kernel as it is packaged, of the packages in `folder`.
+pub(super) fn kernel_in(folder: &Path) -> Result<PathBuf, Failure> {
+    let boot = folder.join("boot");
+    let files = fs::read_dir(&boot).map_err(at(&boot))?;
+    let is_kernel =
+        |path: &PathBuf| path.file_name().is_some_and(|name| is_kernel(&name.to_string_lossy()));
+    let mut paths = files.filter_map(|file| file.ok().map(|file| file.path()));
+    paths.find(is_kernel).ok_or_else(|| at(&boot)(ErrorKind::NotFound.into()))
 }
 
 fn is_kernel(name: &str) -> bool {

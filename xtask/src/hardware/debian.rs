@@ -1,6 +1,6 @@
-//! Debian's packages for Arm, and those that build for it, unpacked into a folder of ours.
+//! Debian's packages, of our machine's architecture and of Arm's, unpacked into a folder of ours.
 //!
-//! The system's own apt downloads them from the system's own sources. Its lists of Arm packages are
+//! The system's own apt downloads them from the system's own sources. Its lists of packages are
 //! kept apart, so that the system does not learn of another architecture, and nothing is installed:
 //! no privileges are needed.
 
@@ -34,7 +34,7 @@ pub(crate) fn unpacked(
     let folder = std::path::absolute(&folder).map_err(at(&folder))?;
     match missing {
         _ if folder.join(COMPLETE).exists() => Ok(folder),
-        Missing::Name => Err(Failure::ArmPackages { what }),
+        Missing::Name => Err(Failure::NotUnpacked { what }),
         Missing::Install => fetch(&folder, choose).map(|()| folder),
     }
 }
