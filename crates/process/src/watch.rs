@@ -2,6 +2,7 @@
 
 mod event;
 mod watched;
+mod whole;
 
 use crate::calls::{self, Faults, Protection};
 use crate::capabilities::{self, Capabilities, Facility, Missing, WATCH_FEATURES};
@@ -71,6 +72,12 @@ pub enum WatchError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A region has pages of `hugetlbfs`, and others of another size.
+    #[error("region {} has pages of several sizes: watch each as a region of its own", slot.0)]
+    SeveralSizes {
+        /// Which region.
+        slot: SlotId,
+    },
     /// There are not so many regions.
     #[error("there is no region {0}")]
     NoRegion(usize),
@@ -116,7 +123,7 @@ impl WriteWatch {
     }
 
     /// Holds up whoever writes to a page of `range` in region `region`, from now on. What of `range`
-    /// is not in the region is ignored.
+    /// is not in the region is ignored; pages that are larger than 4 KiB are protected whole.
     ///
     /// # Errors
     /// Some of the pages may be protected.
@@ -124,7 +131,8 @@ impl WriteWatch {
         self.watched.set(region, range, Protection::On)
     }
 
-    /// Lets writes to the pages of `range` go on, and wakes who stands before one.
+    /// Lets writes to the pages of `range` go on, and wakes who stands before one. Pages that are larger
+    /// than 4 KiB are allowed whole.
     ///
     /// # Errors
     /// Some of the pages may still be protected.

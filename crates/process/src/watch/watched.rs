@@ -2,20 +2,19 @@
 #![allow(unsafe_code)]
 
 use super::WatchError;
+use super::whole::Whole;
 use crate::calls::{self, Protection, again};
 use crate::error::Call;
 use crate::mapping::Mapping;
 use rustix::process::{Pid, getpid};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use vellum_memory::GfnRange;
+use vellum_memory::{GfnRange, PAGE_SIZE};
 
-/// Mappings, and the userfaultfd that they are registered with.
+/// Mappings that are registered with a userfaultfd, and that.
 pub(super) struct Watched {
     faults: OwnedFd,
-    mappings: Vec<Mapping>,
-    /// How many of them are registered: the first so many.
-    registered: usize,
+    mappings: Vec<Whole>,
     owner: Pid,
 }
 
@@ -23,17 +22,20 @@ impl Watched {
     /// # Safety
     /// M: the bytes of each mapping are mapped where it says, and stay so as long as this is there.
     pub(super) unsafe fn new(faults: OwnedFd, mappings: Vec<Mapping>) -> Result<Self, WatchError> {
-        let mut watched = Self { faults, mappings, registered: 0, owner: getpid() };
-        for mapping in &watched.mappings {
+        let registered = Vec::with_capacity(mappings.len());
+        let mut watched = Self { faults, mappings: registered, owner: getpid() };
+        for mapping in mappings {
             // SAFETY: M, as the caller promises.
-            again(|| unsafe { calls::register(&watched.faults, &mapping.bytes()) })
-                .map_err(|source| refused(Call::Register, mapping, source))?;
-            watched.registered += 1;
+            let made = again(|| unsafe { calls::register(&watched.faults, &mapping.bytes()) })
+                .map_err(|source| refused(Call::Register, &mapping, source))?;
+            let place = watched.mappings.len();
+            watched.mappings.push(Whole { mapping, page: PAGE_SIZE });
+            watched.mappings[place] = Whole::of(&watched.faults, mapping, made)?;
         }
         Ok(watched)
     }
 
-    pub(super) fn mappings(&self) -> &[Mapping] {
+    pub(super) fn mappings(&self) -> &[Whole] {
         &self.mappings
     }
 
@@ -44,10 +46,10 @@ impl Watched {
         to: Protection,
     ) -> Result<(), WatchError> {
         self.is_ours()?;
-        let mapping = self.mappings.get(region).ok_or(WatchError::NoRegion(region))?;
-        let Some(bytes) = mapping.bytes_of(range) else { return Ok(()) };
+        let whole = self.mappings.get(region).ok_or(WatchError::NoRegion(region))?;
+        let Some(bytes) = whole.bytes_of(range) else { return Ok(()) };
         again(|| calls::write_protect(&self.faults, &bytes, to))
-            .map_err(|source| refused(Call::WriteProtect, mapping, source))
+            .map_err(|source| refused(Call::WriteProtect, &whole.mapping, source))
     }
 
     /// Whether this process made it. Its descriptor is about the memory of the one that did.
@@ -69,8 +71,8 @@ impl Drop for Watched {
         if self.is_ours().is_err() {
             return;
         }
-        for mapping in &self.mappings[..self.registered] {
-            let bytes = mapping.bytes();
+        for whole in &self.mappings {
+            let bytes = whole.mapping.bytes();
             // Where it fails, closing the descriptor does the same.
             let _ = again(|| calls::unregister(&self.faults, &bytes));
             let _ = again(|| calls::wake(&self.faults, &bytes));

@@ -1,12 +1,14 @@
-//! Memory of the pool of huge pages: a write is logged as all of its huge page.
+//! Memory of the pool of huge pages: a write is logged, and watched, as all of its huge page.
 
-use crate::log_of;
 use crate::memory::{HUGE, Kind, Memory, PAGE};
 use crate::oracle::{Copy, next};
+use crate::watching::{Release, event};
+use crate::{BASE, log_of, watch_of};
 use rustix::mm::Advice;
 use std::collections::BTreeSet;
-use vellum_memory::DirtySource;
+use vellum_memory::{DirtySource, Gfn, GfnRange};
 use vellum_presence::{Need, given};
+use vellum_process::Writers;
 
 /// Of a huge page, in small ones.
 const HUGE_PAGES: u64 = (HUGE / PAGE) as u64;
@@ -63,5 +65,29 @@ fn a_huge_page_that_is_given_back_is_seen_where_it_was_written_since_and_no_othe
         memory.write(1, 7);
         memory.write(HUGE_PAGES, 7);
         assert_eq!(next(&mut log).len() as u64, 2 * HUGE_PAGES, "{kind:?}: it is logged as before");
+    });
+}
+
+#[test]
+fn a_writer_to_a_huge_page_stands_and_is_allowed_all_of_it() {
+    let range = |first, pages| GfnRange::new(Gfn::new(BASE + first), pages).expect("a range");
+    each_pool(|kind, memory| {
+        let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+        memory.write(0, 1);
+        // Of one that is there, and of one that is not, a small page is named.
+        for (small, huge) in [(3, 0), (HUGE_PAGES + 70, HUGE_PAGES)] {
+            watch.protect(0, range(small, 1)).expect("protected");
+            std::thread::scope(|scope| {
+                let _release = Release(&watch);
+                scope.spawn(|| memory.write(small + 5, 257));
+                let event = event(&watch);
+                assert_eq!(event.page, range(huge, HUGE_PAGES), "{kind:?}");
+                let at = Gfn::new(BASE + small + 5).gpa().get() + 257 * 8;
+                assert_eq!(event.gpa.get(), at, "{kind:?}");
+                watch.allow(event.region, event.page).expect("allowed");
+            });
+            memory.write(small, 2);
+            assert_eq!(watch.next().expect("readable"), None, "{kind:?}: it is allowed whole");
+        }
     });
 }

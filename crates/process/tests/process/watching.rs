@@ -21,7 +21,7 @@ pub(crate) struct Release<'a>(pub(crate) &'a WriteWatch);
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        self.0.allow(0, pages(0, PAGES)).expect("allowed");
+        self.0.allow(0, self.0.layout().regions()[0].range).expect("allowed");
     }
 }
 

@@ -1,12 +1,13 @@
-use super::{BYTES, WriteEvent};
+use super::{BYTES, Whole, WriteEvent};
 use crate::Mapping;
 use vellum_memory::{AddressSpace, Gfn, GfnRange, Gpa, SlotId};
 
 /// 64 KiB at an address of the host's, as the guest's memory from `first` on.
-fn mapping(host: usize, first: u64) -> Mapping {
+fn mapping(host: usize, first: u64) -> Whole {
     let range = GfnRange::new(Gfn::new(first), 16).expect("a range");
     let host = core::ptr::without_provenance_mut(host);
-    Mapping::new(SlotId(0), AddressSpace::NORMAL, range, host).expect("whole pages")
+    let mapping = Mapping::new(SlotId(0), AddressSpace::NORMAL, range, host);
+    Whole { mapping: mapping.expect("whole pages"), page: 4096 }
 }
 
 fn message(event: u8, address: u64, thread: u32) -> [u8; BYTES] {
