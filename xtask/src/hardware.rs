@@ -19,6 +19,7 @@ mod package;
 mod qemu;
 mod report;
 mod serial;
+mod svm;
 mod verdict;
 
 pub(crate) use disk::Unbootable;

@@ -2,6 +2,7 @@
 
 use super::arm_toolchain::{self, ArmToolchain};
 use super::package::Packages;
+use super::svm;
 use crate::cargo::run_aside;
 use crate::failure::Failure;
 use crate::hypervisors::inside;
@@ -9,7 +10,7 @@ use crate::tool::Missing;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A hypervisor.
+/// What runs on a machine: a hypervisor of ours, or tests under somebody else's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Image {
     /// On AMD's SVM.
@@ -20,24 +21,27 @@ pub(crate) enum Image {
     El2Stage2,
     /// At Arm's EL2, under an operating system.
     El2Linux,
+    /// The tests of native guests, under Linux's hypervisor.
+    KvmTests,
 }
 
 const X86: &str = "x86_64-unknown-linux-gnu";
 
 impl Image {
-    /// Its package, and its program.
+    /// Its package, and its program; or the folder of its programs.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::SvmNpt => "svm-npt",
             Self::VmxEpt => "vmx-ept",
             Self::El2Stage2 => "el2-stage2",
             Self::El2Linux => "el2-linux",
+            Self::KvmTests => "kvm-tests",
         }
     }
 
     pub(crate) const fn is_for_arm(self) -> bool {
         match self {
-            Self::SvmNpt | Self::VmxEpt => false,
+            Self::SvmNpt | Self::VmxEpt | Self::KvmTests => false,
             Self::El2Stage2 | Self::El2Linux => true,
         }
     }
@@ -48,13 +52,22 @@ impl Image {
 
     /// Where it is put, with everything that is built under `folder`.
     pub(crate) fn path(self, folder: &Path) -> PathBuf {
-        builds(folder).join(self.target()).join("release").join(self.name())
+        match self {
+            Self::KvmTests => folder.join(self.name()),
+            _ => builds(folder).join(self.target()).join("release").join(self.name()),
+        }
     }
 }
 
 /// Builds `images` from `packages`, all of one architecture at once.
 pub(crate) fn build(folder: &Path, packages: &Packages, images: &[Image]) -> Result<(), Failure> {
-    let (arm, x86): (Vec<Image>, Vec<Image>) = images.iter().partition(|image| image.is_for_arm());
+    let (tests, hypervisors): (Vec<Image>, Vec<Image>) =
+        images.iter().partition(|image| **image == Image::KvmTests);
+    for tests in tests {
+        svm::programs::build(&tests.path(folder))?;
+    }
+    let (arm, x86): (Vec<Image>, Vec<Image>) =
+        hypervisors.into_iter().partition(|image| image.is_for_arm());
     if !x86.is_empty() {
         run_aside(command(folder, packages, &x86, X86))?;
     }

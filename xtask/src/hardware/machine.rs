@@ -6,6 +6,7 @@ use super::build::Image;
 use super::expected;
 use super::linux;
 use super::qemu;
+use super::svm;
 use crate::failure::Failure;
 use crate::tool::{self, Missing};
 use clap::ValueEnum;
@@ -33,6 +34,9 @@ pub(crate) enum Machine {
     El2Stage2A57,
     /// Arm's EL2 and stage 2 under Debian's kernel, by QEMU (Cortex-A57 and A76).
     El2Linux,
+    /// The tests of native guests on Linux's own hypervisor, on AMD's SVM, under Debian's kernel, by QEMU
+    /// (`-cpu max`).
+    KvmSvm,
 }
 
 impl Machine {
@@ -54,6 +58,7 @@ impl Machine {
             Self::VmxEptIcelake | Self::VmxEptCannonlake | Self::VmxEptSandybridge => Image::VmxEpt,
             Self::El2Stage2Max | Self::El2Stage2A57 => Image::El2Stage2,
             Self::El2Linux => Image::El2Linux,
+            Self::KvmSvm => Image::KvmTests,
         }
     }
 
@@ -84,6 +89,7 @@ impl Machine {
             }
             Self::El2Stage2A57 => with(&[NO_DIRTY_BITS, STAGE_2, WALKS_READ, PARALLEL]),
             Self::El2Linux => linux::CHECKS.to_vec(),
+            Self::KvmSvm => svm::checks(),
         }
     }
 
@@ -105,6 +111,7 @@ impl Machine {
             Self::El2Stage2Max => Ok(qemu::arm("max", image, serial)),
             Self::El2Stage2A57 => Ok(qemu::arm("cortex-a57", image, serial)),
             Self::El2Linux => linux::boots(image, folder, serial),
+            Self::KvmSvm => svm::boot(image, folder, serial),
         }
     }
 
@@ -118,7 +125,7 @@ impl Machine {
             | Self::VmxEptSandybridge
             | Self::El2Stage2Max
             | Self::El2Stage2A57 => Duration::from_secs(240),
-            Self::El2Linux => Duration::from_secs(900),
+            Self::El2Linux | Self::KvmSvm => Duration::from_secs(900),
         }
     }
 
@@ -128,15 +135,16 @@ impl Machine {
         if self.image().is_for_arm() {
             ArmToolchain::at_hand(missing)?;
         }
-        if self == Self::El2Linux {
-            linux::require(missing)?;
+        match self {
+            Self::El2Linux => linux::require(missing),
+            Self::KvmSvm => svm::require(missing),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::SvmNptQemu => &["qemu-system-x86"],
+            Self::SvmNptQemu | Self::KvmSvm => &["qemu-system-x86"],
             Self::SvmNptBochs
             | Self::VmxEptIcelake
             | Self::VmxEptCannonlake

@@ -15,6 +15,17 @@ pub(crate) fn x86(image: &Path, serial: &Path) -> Command {
     command
 }
 
+/// An x86 machine of one CPU that begins with `kernel`, its first files and its command line.
+pub(crate) fn pc(kernel: &Path, files: &Path, command_line: &str, serial: &Path) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args("-accel tcg,thread=single -smp 1 -cpu max -m 1024 -no-reboot".split(' '));
+    command.args("-nodefaults -display none -monitor none".split(' '));
+    command.arg("-serial").arg(format!("file:{}", serial.display()));
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(files);
+    command.args(["-append", command_line]);
+    command
+}
+
 /// An Arm machine with EL2, two CPUs that run at once, and a way out by semihosting.
 pub(crate) fn arm(cpu: &str, image: &Path, serial: &Path) -> Command {
     let mut command = Command::new("qemu-system-aarch64");
