@@ -51,8 +51,10 @@ fn a_read_into_several_parts_of_memory_is_logged() {
     });
 }
 
+/// docs/process.md: it pins the page first and copies later, so that a round between the two has it
+/// without the bytes.
 #[test]
-fn a_write_to_the_memory_of_a_process_from_outside_is_logged() {
+fn a_write_from_outside_is_logged_if_no_round_is_taken_meanwhile() {
     each_kind(|kind, memory| {
         let Some(mut log) = log_of(&memory) else { return };
         let outside =
