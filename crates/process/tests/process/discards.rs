@@ -67,6 +67,24 @@ fn a_private_page_that_is_freed_when_there_is_need_is_named_when_it_is_gone() {
 }
 
 #[test]
+fn private_pages_of_a_file_are_the_files_again_and_named_only_where_they_were_written_since() {
+    // A few, and all that a page table is over.
+    for pages in [20, HUGE_PAGES] {
+        let Some((memory, mut log)) = full(Kind::PrivateFile) else { return };
+        let copy = Copy::of(&memory);
+        memory.write(4, 99);
+        memory.advise(0, pages, Advice::LinuxDontNeed).expect("given back");
+        let named = next(&mut log);
+        assert_eq!(copy.changed(&memory), range(0, pages), "they are the file's, which has zeros");
+        // docs/process.md: who gives such memory back marks it in a log of their own.
+        assert_eq!(named, BTreeSet::from([4]));
+        assert_eq!(next(&mut log), BTreeSet::new(), "reading marks none of them");
+        memory.write(5, 98);
+        assert_eq!(next(&mut log), BTreeSet::from([5]), "it is logged as before");
+    }
+}
+
+#[test]
 fn shared_pages_that_only_leave_this_mapping_keep_their_content_and_their_log() {
     for kind in [Kind::Shared, Kind::SharedHugePages] {
         // A few, and all that a page table is over.

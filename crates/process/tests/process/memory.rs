@@ -15,6 +15,8 @@ pub(crate) const HUGE: usize = 2 << 20;
 pub(crate) enum Kind {
     /// Private and anonymous.
     Private,
+    /// A file in memory, mapped private: its content, until a page is written.
+    PrivateFile,
     /// A file in memory, mapped shared.
     Shared,
     /// A file in memory, mapped shared, and in huge pages where the kernel gives some.
@@ -25,6 +27,12 @@ pub(crate) enum Kind {
     HugeTlb,
     /// A file in memory of that pool, mapped shared.
     SharedHugeTlb,
+}
+
+impl Kind {
+    /// Those that the kernel handles by pages of 4 KiB, though it may map many as a huge one.
+    pub(crate) const OF_SMALL_PAGES: [Self; 5] =
+        [Self::Private, Self::PrivateFile, Self::Shared, Self::HugePages, Self::SharedHugePages];
 }
 
 /// A mapping.
@@ -46,7 +54,9 @@ impl Memory {
     pub(crate) fn new(kind: Kind, pages: u64) -> io::Result<Self> {
         let bytes = usize::try_from(pages).expect("few pages") * PAGE;
         let file = match kind {
-            Kind::Shared | Kind::SharedHugePages => Some(file(bytes, MemfdFlags::empty())?),
+            Kind::PrivateFile | Kind::Shared | Kind::SharedHugePages => {
+                Some(file(bytes, MemfdFlags::empty())?)
+            }
             Kind::SharedHugeTlb => Some(file(bytes, MemfdFlags::HUGETLB)?),
             Kind::Private | Kind::HugePages | Kind::HugeTlb => None,
         };
@@ -166,10 +176,11 @@ fn map(kind: Kind, base: *mut u8, bytes: usize, file: Option<&OwnedFd>) -> io::R
     let read_write = ProtFlags::READ | ProtFlags::WRITE;
     let pool = if kind == Kind::HugeTlb { MapFlags::HUGETLB } else { MapFlags::empty() };
     let private = MapFlags::PRIVATE | MapFlags::FIXED | pool;
-    let shared = MapFlags::SHARED | MapFlags::FIXED;
+    let of_file = if kind == Kind::PrivateFile { MapFlags::PRIVATE } else { MapFlags::SHARED };
+    let of_file = of_file | MapFlags::FIXED;
     match file {
         // SAFETY: over memory that was mapped to be mapped over.
-        Some(file) => unsafe { mmap(base.cast(), bytes, read_write, shared, file, 0) },
+        Some(file) => unsafe { mmap(base.cast(), bytes, read_write, of_file, file, 0) },
         // SAFETY: as above.
         None => unsafe { mmap_anonymous(base.cast(), bytes, read_write, private) },
     }?;
