@@ -24,7 +24,9 @@ use watched::Watched;
 ///
 /// [`protect`](Self::protect) says which pages. A write to one of them makes a [`WriteEvent`], and its
 /// thread stands until [`allow`](Self::allow) takes the page's protection away and wakes it. After that
-/// writes to the page go on unseen, until it is protected again. Reading is never held up.
+/// writes to the page go on unseen, until it is protected again. Reading is never held up. A private
+/// page that is given back to the system (`MADV_DONTNEED`) loses its protection, and nobody says so:
+/// protect it again.
 ///
 /// Events are read by [`next`](Self::next) or [`wait`](Self::wait), from any thread but one that may
 /// be held up itself: nobody would be left to allow it. The descriptor ([`AsFd`]) is readable when

@@ -80,6 +80,29 @@ fn a_page_that_is_protected_again_makes_another_event() {
 }
 
 #[test]
+fn a_private_page_that_is_given_back_is_no_longer_watched_and_a_shared_one_is() {
+    use rustix::mm::Advice;
+    for (kind, stands) in [(Kind::Private, None), (Kind::Shared, Some(pages(5, 1)))] {
+        let memory = Memory::new(kind, PAGES).expect("memory");
+        let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+        (0..PAGES).for_each(|page| memory.write(page, 1));
+        watch.protect(0, pages(0, PAGES)).expect("protected");
+        memory.advise(5, 1, Advice::LinuxDontNeed).expect("given back");
+        std::thread::scope(|scope| {
+            let _release = Release(&watch);
+            scope.spawn(|| memory.write(5, 2));
+            // It stands, or its write arrives.
+            while stands.is_none() && memory.read(5)[2] != 2 {
+                let event = watch.next().expect("readable");
+                assert_eq!(event, None, "{kind:?}");
+            }
+            let event = stands.map(|_| event(&watch).page);
+            assert_eq!(event, stands, "{kind:?}");
+        });
+    }
+}
+
+#[test]
 fn reading_and_writing_elsewhere_are_not_held_up() {
     each_kind(|kind, memory| {
         let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
