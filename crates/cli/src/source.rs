@@ -10,7 +10,7 @@ use vellum_migrate::{Phase, Progress, SourceGuest};
 use vellum_pte::AddressSpace;
 
 /// A running machine that can move away, and its log. Says when it stops and, beforehand, when it
-/// runs.
+/// runs. One that has ended does not run, whoever resumes it.
 pub(crate) struct Source<'m, M, L> {
     pub(crate) machine: &'m M,
     pub(crate) log: L,
@@ -41,7 +41,9 @@ impl<M: Movable, L: DirtySource> SourceGuest for Source<'_, M, L> {
     }
 
     fn resume(&mut self) {
-        self.show.say(&Event::Running);
+        if self.machine.ended().is_none() {
+            self.show.say(&Event::Running);
+        }
         self.machine.resume();
     }
 

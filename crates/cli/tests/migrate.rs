@@ -81,6 +81,58 @@ fn a_guest_from_a_file_moves() {
     assert_eq!(report["verified"], true, "{report}");
 }
 
+/// An ELF image whose guest counts down for a moment and shuts down.
+fn short_lived() -> Vec<u8> {
+    const RAM: u64 = 0x8000_0000;
+    const CODE: [u32; 10] = [
+        0x0400_02b7, // lui  t0, 0x4000
+        0xfff2_8293, // addi t0, t0, -1
+        0xfe02_9ee3, // bnez t0, the line before
+        0x5352_58b7, // lui  a7, 0x53525: the extension SRST
+        0x3548_8893, // addi a7, a7, 0x354
+        0x0000_0813, // li   a6, 0: system_reset
+        0x0000_0513, // li   a0, 0: shut down
+        0x0000_0593, // li   a1, 0: no reason
+        0x0000_0073, // ecall
+        0x0000_006f, // j    here
+    ];
+    let mut file = vec![0; 0x1000];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(16, &[2, 0, 243, 0, 1, 0, 0, 0]);
+    put(24, &RAM.to_le_bytes());
+    put(32, &64_u64.to_le_bytes());
+    put(52, &[64, 0, 56, 0, 1, 0]);
+    put(64, &[1, 0, 0, 0, 5, 0, 0, 0]);
+    put(72, &0x200_u64.to_le_bytes());
+    put(80, &RAM.to_le_bytes());
+    put(88, &RAM.to_le_bytes());
+    put(96, &0x100_u64.to_le_bytes());
+    put(104, &0x100_u64.to_le_bytes());
+    put(0x200, &CODE.map(u32::to_le_bytes).concat());
+    file
+}
+
+#[test]
+fn a_guest_that_ends_before_it_can_be_moved_is_not_said_to_run_on() {
+    let folder = Folder::new("ended");
+    let path = folder.path("guest.elf");
+    std::fs::write(&path, short_lived()).expect("the folder is writable");
+    let nobody = folder.unix("nobody");
+    let report = json(&small(&[
+        "--json",
+        "--guest",
+        &path.to_string_lossy(),
+        "--to",
+        &nobody,
+        "--attempts",
+        "100",
+    ]));
+    let reason = report["reason"].as_str().expect("a reason");
+    assert!(reason.contains("the guest shut down. That was before it could be moved"), "{reason}");
+    assert!(!reason.contains("ran on"), "{reason}");
+}
+
 #[test]
 fn a_downtime_that_cannot_be_met_is_said_to_be_missed() {
     let output = small(&["--downtime", "1ns", "--guest", "sequential"]);

@@ -3,9 +3,11 @@
 use crate::child::Destination;
 use crate::event::Event;
 use crate::interrupt::Interrupt;
+use crate::machine::Movable;
 use crate::show::Show;
-use crate::source::Watch;
+use crate::source::{Source, Watch};
 use std::time::{Duration, Instant};
+use vellum_memory::DirtySource;
 use vellum_migrate::{
     Address, Cause, Kept, Options, Outcome, Report, SourceGuest, Unknown, migrate,
 };
@@ -26,6 +28,15 @@ pub(super) enum Ending {
     /// The guest runs here.
     Kept {
         /// Where and why it failed.
+        reason: String,
+        /// What was done up to there.
+        report: Report,
+    },
+    /// The guest has ended here: there is nothing left to move.
+    Over {
+        /// How.
+        end: String,
+        /// Where and why the last attempt failed.
         reason: String,
         /// What was done up to there.
         report: Report,
@@ -62,26 +73,34 @@ enum Decision {
 }
 
 impl Attempts<'_> {
-    /// Tries until the guest has moved, or was tried often enough, or somebody stops it.
-    pub(super) fn run<G: SourceGuest>(
+    /// Tries until the guest has moved, or was tried often enough, or has ended, or somebody stops it.
+    pub(super) fn run<M: Movable, L: DirtySource>(
         &self,
-        mut guest: G,
+        mut source: Source<'_, M, L>,
         mut child: Option<&mut Destination>,
     ) -> Ending {
+        let machine = source.machine;
         let mut attempt = 0;
         loop {
-            let kept = match self.once(attempt, guest, child.as_deref_mut()) {
+            let kept = match self.once(attempt, source, child.as_deref_mut()) {
                 Ok(kept) => kept,
                 Err(ending) => return *ending,
             };
-            let reason = kept.failure.to_string();
-            self.show.say(&Event::RunsOn { reason: reason.clone() });
-            let cancelled = matches!(kept.failure.cause, Cause::Cancelled);
             attempt += 1;
-            if attempt == self.count || cancelled || !self.pause() {
-                return Ending::Kept { reason, report: kept.report };
+            let (reason, report) = (kept.failure.to_string(), kept.report);
+            if machine.ended().is_none() {
+                self.show.say(&Event::RunsOn { reason: reason.clone() });
             }
-            guest = kept.guest;
+            let cancelled = matches!(kept.failure.cause, Cause::Cancelled);
+            let last = attempt == self.count || cancelled || !self.pause(machine);
+            if let Some((how, end)) = machine.ended() {
+                self.show.say(&Event::Ended { how, reason: end.clone() });
+                return Ending::Over { end, reason, report };
+            }
+            if last {
+                return Ending::Kept { reason, report };
+            }
+            source = kept.guest;
         }
     }
 
@@ -172,12 +191,16 @@ impl Attempts<'_> {
         }
     }
 
-    /// Waits a little. False if somebody stops it.
-    fn pause(&self) -> bool {
+    /// Waits a little between two attempts. False if somebody stops it, or there is no guest to move.
+    fn pause(&self, machine: &impl Movable) -> bool {
         let until = Instant::now() + PAUSE;
-        while Instant::now() < until && !self.interrupt.stop_asked() {
+        let goes_on = || !self.interrupt.stop_asked() && machine.ended().is_none();
+        while Instant::now() < until && goes_on() {
             std::thread::sleep(TICK);
         }
-        !self.interrupt.stop_asked()
+        goes_on()
     }
 }
+
+#[cfg(test)]
+mod tests;

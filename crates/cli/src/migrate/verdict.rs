@@ -30,6 +30,12 @@ impl Job<'_> {
                 reason: format!("{reason}. The guest ran on here, and ends with this process."),
                 ..self.measured(report)
             },
+            Ending::Over { end, reason, report } => Report {
+                reason: format!(
+                    "{end}. That was before it could be moved: the last attempt failed {reason}."
+                ),
+                ..self.measured(report)
+            },
             Ending::GivenUp { reason, report } => Report {
                 reason: format!(
                     "{reason}. Nobody knows whether the destination runs the guest; it ends here."
