@@ -38,6 +38,17 @@ mod kvm {
     }
 }
 
+/// Why a migration was not begun, though the guest ran.
+#[derive(Debug, thiserror::Error)]
+enum NotBegun {
+    /// The guest had ended.
+    #[error("{0}. That was before it could be moved.")]
+    Ended(String),
+    /// Somebody stopped it.
+    #[error("interrupted before the migration began.")]
+    Interrupted,
+}
+
 /// Everything but the machine.
 struct Job<'a> {
     args: &'a Migrate,
@@ -107,8 +118,8 @@ impl Job<'_> {
         let to = to.ok_or(Failure::Silent)?;
         self.announce();
         source.machine.resume();
-        if let Err(reason) = self.warm_up(source.machine) {
-            return Ok(Report { reason, ..self.report() });
+        if let Err(error) = self.warm_up(source.machine) {
+            return Ok(Report { reason: error.to_string(), ..self.report() });
         }
         let attempts = Attempts {
             to: &to,
@@ -140,16 +151,16 @@ impl Job<'_> {
     }
 
     /// Lets the guest get going: what is moved is a guest in the middle of its work.
-    fn warm_up(&self, machine: &impl Movable) -> Result<(), String> {
+    fn warm_up(&self, machine: &impl Movable) -> Result<(), NotBegun> {
         loop {
             if let Some((_, reason)) = machine.ended() {
-                return Err(format!("{reason}. That was before it could be moved."));
+                return Err(NotBegun::Ended(reason));
             }
             if self.proof.of_warmth().is_given(&machine.life()) {
                 return Ok(());
             }
             if self.interrupt.stop_asked() {
-                return Err("interrupted before the migration began.".to_owned());
+                return Err(NotBegun::Interrupted);
             }
             std::thread::sleep(TICK);
         }
