@@ -103,10 +103,11 @@ impl DirtySource for ProcessLog {
 
     /// A log that is on begins anew.
     fn start(&mut self) -> Result<(), ProcessError> {
-        self.stop()?;
+        self.tracked.is_ours()?;
+        self.state = State::Off;
         self.owed.clear();
-        if let Err(error) = self.tracked.start() {
-            // What stopping says adds nothing.
+        if let Err(error) = self.tracked.stop().and_then(|()| self.tracked.start()) {
+            // What stopping says adds nothing. Where it fails, the next one tries again.
             let _ = self.tracked.stop();
             return Err(error);
         }

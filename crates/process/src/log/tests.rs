@@ -5,9 +5,9 @@ use super::tracked::Vacancies;
 use crate::calls::{self, Pass, Protection};
 use crate::{Call, Capabilities, Facility, Mapping, ProcessError};
 use linux_raw_sys::general::page_region;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ptr;
-use vellum_memory::{AddressSpace, DirtySource, Gfn, GfnRange, PageSet, SlotId};
+use vellum_memory::{AddressSpace, DirtySource, Gfn, GfnRange, Misuse, PageSet, SlotId};
 use vellum_presence::{Need, given};
 
 const PAGE: usize = 4096;
@@ -126,7 +126,7 @@ fn what_was_given_back_is_found_by_the_pass_that_older_kernels_need() {
     let runs: Vec<_> =
         found[..scanned.filled].iter().map(|run| page(run.start)..page(run.end)).collect();
     assert_eq!(runs, [2..700, 701..PAGES as u64 - 2]);
-    log.tracked.vacancies()[0] = Vacancies::AreSought;
+    log.tracked.vacancies()[0] = Some(Vacancies::AreSought);
     assert_eq!(named(&mut log, 0), Vec::from_iter(2..PAGES as u64 - 2));
     assert_eq!(named(&mut log, 0), [0; 0]);
     memories[0].write(9);
@@ -134,17 +134,73 @@ fn what_was_given_back_is_found_by_the_pass_that_older_kernels_need() {
 }
 
 #[test]
-fn a_kernel_that_finds_vacancies_by_itself_finds_the_same() {
-    for vacancies in [Vacancies::AreFound, Vacancies::AreSought] {
+fn the_kernels_own_way_and_that_pass_find_the_same() {
+    for forced in [None, Some(Vacancies::AreSought)] {
         let memories = [Memory::new()];
         let Some(mut log) = log_of(&memories) else { return };
-        if log.tracked.vacancies()[0] == Vacancies::AreSought && vacancies == Vacancies::AreFound {
-            println!("this kernel's scan passes vacancies by");
-            return;
-        }
-        log.tracked.vacancies()[0] = vacancies;
+        let vacancies = &mut log.tracked.vacancies()[0];
+        *vacancies = forced.or(*vacancies);
         memories[0].give_back(2, PAGES - 4);
-        assert_eq!(named(&mut log, 0), Vec::from_iter(2..PAGES as u64 - 2), "{vacancies:?}");
-        assert_eq!(named(&mut log, 0), [0; 0], "{vacancies:?}");
+        assert_eq!(named(&mut log, 0), Vec::from_iter(2..PAGES as u64 - 2), "{forced:?}");
+        assert_eq!(named(&mut log, 0), [0; 0], "{forced:?}");
     }
+}
+
+/// Memory that a log over all of `memories` cannot unregister any more, until this is dropped: a file
+/// lies over it.
+struct Covered<'a>(&'a Memory);
+
+impl<'a> Covered<'a> {
+    fn new(memory: &'a Memory) -> Self {
+        let file = std::fs::File::open("/proc/self/exe").expect("this program");
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        // SAFETY: over a mapping of ours, whose bytes nobody has a reference to.
+        unsafe { mmap(memory.0.cast(), PAGES * PAGE, ProtFlags::READ, flags, file, 0) }
+            .expect("mapped over");
+        Self(memory)
+    }
+}
+
+impl Drop for Covered<'_> {
+    fn drop(&mut self) {
+        let (flags, access) = (MapFlags::PRIVATE, ProtFlags::READ | ProtFlags::WRITE);
+        let at = self.0.0.cast();
+        // SAFETY: as in `new`.
+        unsafe { mmap_anonymous(at, PAGES * PAGE, access, flags | MapFlags::FIXED) }
+            .expect("mapped over");
+    }
+}
+
+fn is_about_the_second(stopped: Result<(), ProcessError>) -> bool {
+    let error = stopped.expect_err("it cannot be unregistered");
+    matches!(error, ProcessError::Refused { call: Call::Unregister, slot: SlotId(1), .. })
+}
+
+#[test]
+fn a_stop_that_fails_for_a_region_frees_the_others_and_the_next_one_frees_it() {
+    let memories = [Memory::new(), Memory::new(), Memory::new()];
+    let Some(mut log) = log_of(&memories) else { return };
+    let covered = Covered::new(&memories[1]);
+    assert!(is_about_the_second(log.stop()));
+    // Memory that is still registered with one userfaultfd could not be with another.
+    let mut first = log_of(&memories[..1]).expect("as before");
+    let mut last = log_of(&memories[2..]).expect("as before");
+    assert_eq!([named(&mut first, 0), named(&mut last, 0)], [[0; 0]; 2]);
+    drop(covered);
+    log.stop().expect("it stops");
+    assert_eq!(log.state, super::State::Off);
+}
+
+#[test]
+fn a_start_anew_that_cannot_stop_leaves_the_log_off() {
+    let memories = [Memory::new(), Memory::new(), Memory::new()];
+    let Some(mut log) = log_of(&memories) else { return };
+    let covered = Covered::new(&memories[1]);
+    assert!(is_about_the_second(log.start()));
+    let off = log.collect(&mut PageSet::new(&log.layout.clone())).expect_err("it is off");
+    assert!(matches!(off, ProcessError::Misuse(Misuse::Off)), "{off}");
+    drop(covered);
+    log.start().expect("it starts");
+    memories[1].write(9);
+    assert_eq!(named(&mut log, 1), [9]);
 }

@@ -32,8 +32,8 @@ pub(super) struct Tracked {
     faults: OwnedFd,
     pagemap: File,
     mappings: Vec<Mapping>,
-    /// Of those that are registered, which are the first so many: what a scan says of them.
-    registered: Vec<Vacancies>,
+    /// What a scan says of each that is registered.
+    registered: Vec<Option<Vacancies>>,
     found: Box<[page_region]>,
     vacancies: Vacancies,
     owner: Pid,
@@ -51,7 +51,7 @@ impl Tracked {
         vacancies: Vacancies,
     ) -> Self {
         let found = vec![page_region { start: 0, end: 0, categories: 0 }; RUNS].into_boxed_slice();
-        let registered = Vec::with_capacity(mappings.len());
+        let registered = vec![None; mappings.len()];
         Self { faults, pagemap, mappings, registered, found, vacancies, owner: getpid() }
     }
 
@@ -66,7 +66,7 @@ impl Tracked {
     }
 
     #[cfg(test)]
-    pub(super) fn vacancies(&mut self) -> &mut [Vacancies] {
+    pub(super) fn vacancies(&mut self) -> &mut [Option<Vacancies>] {
         &mut self.registered
     }
 
@@ -78,33 +78,36 @@ impl Tracked {
     /// Protects all pages, those too that are not there yet. None may be registered.
     pub(super) fn start(&mut self) -> Result<(), ProcessError> {
         self.is_ours()?;
-        for mapping in &self.mappings[self.registered.len()..] {
+        for (mapping, registered) in self.mappings.iter().zip(&mut self.registered) {
             let bytes = mapping.bytes();
             // SAFETY: M, as `new` was promised.
             let made = again(|| unsafe { calls::register(&self.faults, &bytes) })
                 .map_err(|source| refused(Call::Register, mapping, source))?;
-            self.registered.push(self.vacancies.of(made));
+            *registered = Some(self.vacancies.of(made));
             again(|| calls::write_protect(&self.faults, &bytes, Protection::On))
                 .map_err(|source| refused(Call::WriteProtect, mapping, source))?;
         }
         Ok(())
     }
 
-    /// Takes every protection away.
+    /// Takes every protection away, also after an error, and gives the first. What it failed for is
+    /// still registered, and tried again the next time.
     pub(super) fn stop(&mut self) -> Result<(), ProcessError> {
         self.is_ours()?;
-        while let Some(mapping) = self.mappings[..self.registered.len()].last() {
-            let bytes = mapping.bytes();
-            again(|| calls::unregister(&self.faults, &bytes))
+        let all = self.mappings.iter().zip(&mut self.registered);
+        let registered = all.filter(|(_, registered)| registered.is_some());
+        let stopped = registered.map(|(mapping, registered)| {
+            again(|| calls::unregister(&self.faults, &mapping.bytes()))
                 .map_err(|source| refused(Call::Unregister, mapping, source))?;
-            self.registered.pop();
-        }
-        Ok(())
+            *registered = None;
+            Ok(())
+        });
+        stopped.fold(Ok(()), Result::and)
     }
 
     /// Adds to `set` the pages of mapping `index` that were written or given back, and protects them.
     pub(super) fn take(&mut self, index: usize, set: &mut RegionSet) -> Result<(), ProcessError> {
-        if self.registered.get(index) == Some(&Vacancies::AreSought) {
+        if self.registered[index] == Some(Vacancies::AreSought) {
             self.take_vacant(index, set)?;
         }
         let mapping = self.mappings[index];
@@ -164,7 +167,8 @@ fn refused(call: Call, mapping: &Mapping, source: io::Error) -> ProcessError {
 /// In a process that was forked, the registration is the other's, and stays.
 impl Drop for Tracked {
     fn drop(&mut self) {
-        // Where it fails, closing the descriptors does the same.
+        // Where it fails, closing the descriptor does the same, unless a forked process has it too. Nobody
+        // stands either way: these pages' faults are answered by the kernel.
         let _ = self.stop();
     }
 }

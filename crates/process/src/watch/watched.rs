@@ -73,8 +73,9 @@ impl Drop for Watched {
         }
         for whole in &self.mappings {
             let bytes = whole.mapping.bytes();
-            // Where it fails, closing the descriptor does the same.
-            let _ = again(|| calls::unregister(&self.faults, &bytes));
+            // Where that fails, a forked process may keep the descriptor open, and the protection up.
+            let _ = again(|| calls::unregister(&self.faults, &bytes))
+                .or_else(|_| again(|| calls::write_protect(&self.faults, &bytes, Protection::Off)));
             let _ = again(|| calls::wake(&self.faults, &bytes));
         }
     }
