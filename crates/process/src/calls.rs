@@ -270,6 +270,17 @@ pub(crate) fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
     call()
 }
 
+impl Pass {
+    /// Makes a scan, [`again`] if it changes nothing. One that protects what it finds is made once: what
+    /// a failed one has protected, another would not find.
+    pub(crate) fn made<T>(self, mut scan: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Written => scan(),
+            Self::Vacant => again(scan),
+        }
+    }
+}
+
 /// How often: more than happens by chance, and no loop for ever.
 const PATIENCE: u32 = 1000;
 
@@ -282,3 +293,6 @@ const _: () = {
     assert!(WAKE as u64 == ioctl::UFFDIO_WAKE as u64);
     assert!(WRITE_PROTECT as u64 == ioctl::UFFDIO_WRITEPROTECT as u64);
 };
+
+#[cfg(test)]
+mod tests;

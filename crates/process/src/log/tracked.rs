@@ -149,7 +149,8 @@ fn scan_all(
 ) -> Result<(), ProcessError> {
     let mut left = mapping.bytes();
     while !left.is_empty() {
-        let scanned = again(|| calls::scan(pagemap, pass, &left, found))
+        let scanned = pass
+            .made(|| calls::scan(pagemap, pass, &left, found))
             .map_err(|source| refused(Call::PagemapScan, mapping, source))?;
         found[..scanned.filled].iter().try_for_each(|run| each(&(run.start..run.end)))?;
         if scanned.end <= left.start {
