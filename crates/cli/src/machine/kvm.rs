@@ -15,8 +15,8 @@ use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{GfnRange, Layout, PAGE_SIZE};
 use vellum_migrate::{Refusal, RefusalKind};
 use vellum_vmm::{
-    Backing, Config, End, Guest, MINIMUM_MEMORY, Machine, MachineError, MachineState, RAM,
-    RAM_BASE, Status, passes_to_recheck_all,
+    Backing, Config, End, Guest, MINIMUM_MEMORY, Machine, MachineError, MachineState, MemoryError,
+    RAM, RAM_BASE, Status, passes_to_recheck_all,
 };
 
 /// Why there is no native machine, and what to do.
@@ -220,7 +220,9 @@ fn other_layout() -> Refusal {
 
 fn refusal(error: &MachineError) -> Refusal {
     let kind = match error {
-        MachineError::Memory(_) | MachineError::Thread(_) => RefusalKind::OutOfMemory,
+        MachineError::Memory(MemoryError::Refused { .. } | MemoryError::Pool { .. })
+        | MachineError::Thread(_) => RefusalKind::OutOfMemory,
+        // Also memory that no machine here could have, however much there were.
         _ => RefusalKind::Machine,
     };
     Refusal::new(kind, &format!("it runs on /dev/kvm, and here {}", Causes(error)))

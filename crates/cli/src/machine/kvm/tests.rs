@@ -40,3 +40,24 @@ fn ways_that_are_not_the_kernels_are_refused_by_name() {
         assert!(text.contains(name) && text.contains("machine in software"), "{text}");
     }
 }
+
+/// What the host says that has no memory.
+fn short() -> io::Error {
+    io::ErrorKind::OutOfMemory.into()
+}
+
+#[test]
+fn only_a_host_that_is_short_of_something_refuses_for_want_of_memory() {
+    let backing = Backing::Small;
+    for error in [
+        MemoryError::Refused { bytes: 8 << 20, backing, source: short() }.into(),
+        MemoryError::Pool { pages: 4, source: short() }.into(),
+        MachineError::Thread(short()),
+    ] {
+        assert_eq!(refusal(&error).kind, RefusalKind::OutOfMemory, "{error}");
+    }
+    for error in [MemoryError::Size(1 << 40), MemoryError::NotWhole(9 << 20)] {
+        let error = MachineError::from(error);
+        assert_eq!(refusal(&error).kind, RefusalKind::Machine, "{error}");
+    }
+}
