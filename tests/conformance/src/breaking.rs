@@ -17,6 +17,8 @@ pub enum Wrong {
     /// It protects a round's pages only when it is asked for the next one: what was written to them after
     /// they were read has lost its mark.
     ProtectsLate,
+    /// After so many rounds it names nothing any more.
+    FallsSilent(usize),
 }
 
 /// A backend whose guests' logs are wrong.
@@ -111,12 +113,15 @@ pub struct BrokenSource<S> {
 impl<S> BrokenSource<S> {
     /// Takes one of the guest's pages out, each time another.
     fn drop_one(&mut self, taken: &mut PageSet) {
-        self.rounds += 1;
         let slot = &mut taken.regions_mut()[self.slot];
         let pages: Vec<u64> = slot.pages().filter(|page| *page >= RESERVED).collect();
         if let Some(page) = pages.get(self.rounds * 37 % pages.len().max(1)) {
             slot.remove(*page);
         }
+    }
+
+    fn is_silent(&self) -> bool {
+        matches!(self.wrong, Wrong::FallsSilent(after) if self.rounds > after)
     }
 
     /// Takes out what the last round had.
@@ -149,10 +154,13 @@ impl<S: DirtySource> DirtySource for BrokenSource<S> {
     fn collect(&mut self, round: &mut PageSet) -> Result<(), S::Error> {
         let mut taken = PageSet::new(self.sound.layout());
         self.sound.collect(&mut taken)?;
+        self.rounds += 1;
         match self.wrong {
             Wrong::DropsAPage => self.drop_one(&mut taken),
             Wrong::ProtectsNothing => {}
             Wrong::ProtectsLate => self.drop_the_last(&mut taken),
+            Wrong::FallsSilent(_) if self.is_silent() => taken.clear(),
+            Wrong::FallsSilent(_) => {}
         }
         round.merge(&taken);
         Ok(())
@@ -161,7 +169,12 @@ impl<S: DirtySource> DirtySource for BrokenSource<S> {
     fn protect(&mut self, at: usize, range: GfnRange, round: &mut PageSet) -> Result<(), S::Error> {
         match self.wrong {
             Wrong::ProtectsNothing => Ok(()),
-            Wrong::DropsAPage | Wrong::ProtectsLate => self.sound.protect(at, range, round),
+            Wrong::FallsSilent(_) if self.is_silent() => {
+                self.sound.protect(at, range, &mut PageSet::new(self.sound.layout()))
+            }
+            Wrong::DropsAPage | Wrong::ProtectsLate | Wrong::FallsSilent(_) => {
+                self.sound.protect(at, range, round)
+            }
         }
     }
 

@@ -146,8 +146,19 @@ pub fn running<B: Backend>(backend: &B, plan: Plan, length: Length) -> Result<()
         no_strays(slot, &pages, n)?;
     }
     guest.pause();
+    round.clear();
+    harvest(&mut source, &mut round);
+    settle(&guest, &round.regions()[guest.region()], &due, 1 + length.iterations)?;
     source.stop().expect("it is on");
     Ok(())
+}
+
+/// Whether the last harvest, the one of `slot`, names all that is due.
+fn settle<G: Guest>(guest: &G, slot: &RegionSet, due: &Due, n: u64) -> Result<(), Objection> {
+    match due.pages.keys().find(|page| !slot.contains(**page)) {
+        Some(&page) => Err(Objection::Lost { page, n, held: guest.number_in(page) }),
+        None => Ok(()),
+    }
 }
 
 /// Pages that a later harvest must name, and by which iteration.

@@ -1,6 +1,7 @@
 //! Every backend, held to both oracles; and with each deliberate bug, an oracle objects.
 
 use vellum_conformance::backend::{Backend, Plan};
+use vellum_conformance::breaking::{Broken, Wrong};
 use vellum_conformance::oracle::{Length, Objection, running, stopped};
 use vellum_conformance::port_guest::Ports;
 use vellum_conformance::rv64_guest::Harts;
@@ -242,4 +243,15 @@ fn both_oracles_find_a_split_into_storable_leaves() {
     let ports = Ports::<Ept>::new(Track::PerPage).over(PageSize::Huge2M).broken(Break::SplitLifts);
     is_found(stopped, &ports, 1);
     is_found(running, &ports, 4);
+}
+
+/// What is lost at the very end no later iteration can miss.
+#[test]
+fn the_running_oracle_finds_a_log_that_names_nothing_in_the_last_iteration() {
+    let rounds = usize::try_from(LENGTH.iterations).expect("few");
+    let wrong = Wrong::FallsSilent(rounds - 1);
+    let backend = Broken { sound: Ports::<Ept>::new(Track::PerPage), wrong };
+    for vcpus in VCPUS {
+        is_found(running, &backend, vcpus);
+    }
 }
