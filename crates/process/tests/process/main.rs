@@ -41,10 +41,15 @@ fn watch_of(memory: &Memory, writers: Writers) -> Option<WriteWatch> {
         Writers::ThreadsAndKernel => (Need::KernelFaults, Facility::WatchKernelToo),
     };
     given(need, Capabilities::of_this_process().supports(facility))?;
+    Some(watch_over(memory, writers))
+}
+
+/// The same past the gate.
+fn watch_over(memory: &Memory, writers: Writers) -> WriteWatch {
     let mapping = mapping(memory, 0, BASE);
     // SAFETY: M, as above.
     #[allow(unsafe_code)]
-    Some(unsafe { WriteWatch::new(vec![mapping], writers) }.expect("what is supported can be made"))
+    unsafe { WriteWatch::new(vec![mapping], writers) }.expect("what is supported can be made")
 }
 
 fn mapping(memory: &Memory, slot: u16, base: u64) -> Mapping {

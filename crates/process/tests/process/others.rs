@@ -3,20 +3,32 @@
 use crate::memory::{Kind, Memory};
 use crate::oracle::next;
 use crate::{PAGES, log_of};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
 use std::os::unix::fs::FileExt;
 use vellum_memory::{DirtySource, PageSet};
 use vellum_process::ProcessError;
 
-/// Does `work` in a forked process, which ends with what it returns.
-pub(crate) fn fork(work: impl FnOnce() -> i32) -> Pid {
+/// So many seconds that only a hang lasts longer.
+const PATIENCE: u32 = 60;
+
+/// A forked process, which is ended where the test does not wait for its end.
+pub(crate) struct Child(Option<Pid>);
+
+/// Does `work` in a forked process, which ends with what it returns, or by a signal if it hangs. It takes
+/// no lock that another thread may have held: none of the gate's, and no output.
+pub(crate) fn fork(work: impl FnOnce() -> i32) -> Child {
     // SAFETY: the C library's allocator is usable in the child, which takes no lock of another's
     // thread and ends without the harness.
     #[allow(unsafe_code)]
     match unsafe { libc::fork() } {
         0 => {
+            // SAFETY: it takes a number.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::alarm(PATIENCE)
+            };
             let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
             // SAFETY: it ends this process only.
             #[allow(unsafe_code)]
@@ -24,14 +36,35 @@ pub(crate) fn fork(work: impl FnOnce() -> i32) -> Pid {
                 libc::_exit(code)
             }
         }
-        child => Pid::from_raw(child).expect("it forks"),
+        child => Child(Some(Pid::from_raw(child).expect("it forks"))),
     }
 }
 
-/// Waits for `child`, which says that all was well.
-pub(crate) fn ended_well(child: Pid) {
-    let (_, status) = waitpid(Some(child), WaitOptions::empty()).expect("ours").expect("it ends");
-    assert_eq!(status.exit_status(), Some(0));
+impl Child {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.0.expect("it is there"), signal).expect("it is ours");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> WaitStatus {
+        let child = self.0.take();
+        waitpid(child, WaitOptions::empty()).expect("ours").expect("it ends").1
+    }
+
+    /// Waits for its end, which says that all was well.
+    pub(crate) fn ends_well(self) {
+        assert_eq!(self.end().exit_status(), Some(0));
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Some(child) = self.0 {
+            // The test has failed, and says why.
+            let _ = kill_process(child, Signal::KILL);
+            let _ = waitpid(Some(child), WaitOptions::empty());
+        }
+    }
 }
 
 #[test]
@@ -69,11 +102,12 @@ fn a_write_by_another_process_is_not_seen() {
         (0..PAGES).for_each(|page| memory.write(page, 1));
         let Some(mut log) = log_of(&memory) else { return };
         log.start().expect("the log starts");
-        ended_well(fork(|| {
+        let child = fork(|| {
             memory.write(7, 2);
             memory.write(PAGES - 1, 2);
             0
-        }));
+        });
+        child.ends_well();
         let there = u64::from(kind == Kind::Shared) * 2;
         assert_eq!((memory.read(7)[2], next(&mut log)), (there, BTreeSet::new()), "{kind:?}");
     }
@@ -89,7 +123,13 @@ fn forking_loses_no_write_of_this_process() {
         memory.write(1, 2);
         memory.write(2, 2);
         let (from, into) = rustix::pipe::pipe().expect("a pipe");
-        let child = fork(|| i32::from(rustix::io::read(&from, &mut [0]) != Ok(1)));
+        let mut into = Some(into);
+        let child = fork(|| {
+            // With its own end open it would wait for ever, were this process gone.
+            into = None;
+            i32::from(rustix::io::read(&from, &mut [0]) != Ok(1))
+        });
+        let into = into.expect("it is the child's that is closed");
         // While the pages are shared with the child: written before and after, only after, twice.
         memory.write(2, 3);
         memory.write(3, 3);
@@ -97,8 +137,8 @@ fn forking_loses_no_write_of_this_process() {
         memory.write(3, 4);
         memory.write(4, 4);
         assert_eq!(next(&mut log), BTreeSet::from([3, 4]), "{kind:?}");
-        rustix::io::write(&into, &[0]).expect("it waits");
-        ended_well(child);
+        assert_eq!(rustix::io::write(&into, &[0]), Ok(1));
+        child.ends_well();
         assert_eq!(next(&mut log), BTreeSet::new(), "{kind:?}");
     }
 }
@@ -110,14 +150,15 @@ fn a_forked_process_cannot_use_the_log_and_dropping_it_there_changes_nothing() {
     log.start().expect("the log starts");
     let mut round = PageSet::new(log.layout());
     let mut log = ManuallyDrop::new(log);
-    ended_well(fork(|| {
+    let child = fork(|| {
         let refused = [log.collect(&mut round), log.start(), log.stop()];
         // SAFETY: in this process it is dropped once, and not used again.
         #[allow(unsafe_code)]
         drop(unsafe { std::ptr::read(&raw const *log) });
         let all = refused.iter().all(|refused| matches!(refused, Err(ProcessError::Forked)));
         i32::from(!all)
-    }));
+    });
+    child.ends_well();
     let mut log = ManuallyDrop::into_inner(log);
     memory.write(7, 1);
     assert_eq!(next(&mut log), BTreeSet::from([7]));

@@ -1,9 +1,9 @@
 //! Hearing of a write before it is made.
 
 use crate::memory::{Kind, Memory};
-use crate::{BASE, PAGES, each_kind, watch_of};
+use crate::{BASE, PAGES, each_kind, watch_of, watch_over};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Signal;
 use std::time::Duration;
 use vellum_memory::{Gfn, GfnRange};
 use vellum_process::{WatchError, WriteEvent, WriteWatch, Writers};
@@ -184,8 +184,8 @@ fn dropping_it_does_so_while_a_forked_process_has_the_descriptor_too() {
         drop(watch);
         writer.join().expect("it goes on");
     });
-    kill_process(child, Signal::KILL).expect("it is ours");
-    waitpid(Some(child), WaitOptions::empty()).expect("it ends");
+    child.signal(Signal::KILL);
+    assert_eq!(child.end().terminating_signal(), Some(Signal::KILL.as_raw()));
 }
 
 #[test]
@@ -201,9 +201,10 @@ fn a_forked_process_cannot_use_it_and_dropping_it_there_changes_nothing() {
         drop(unsafe { std::ptr::read(&raw const *watch) });
         i32::from(!matches!(refused, Err(WatchError::Forked)))
     });
-    crate::others::ended_well(child);
+    child.ends_well();
     let watch = std::mem::ManuallyDrop::into_inner(watch);
     std::thread::scope(|scope| {
+        let _release = Release(&watch);
         scope.spawn(|| memory.write(1, 9));
         watch.allow(0, event(&watch).page).expect("allowed");
     });
@@ -217,14 +218,15 @@ fn a_process_whose_writer_stands_can_be_interrupted() {
     }
     let (from, into) = rustix::pipe::pipe().expect("a pipe");
     let child = crate::others::fork(|| {
-        let watch = watch_of(&memory, Writers::Threads).expect("as before");
+        let watch = watch_over(&memory, Writers::Threads);
         watch.protect(0, pages(0, PAGES)).expect("protected");
         rustix::io::write(&into, &[1]).expect("somebody reads");
         memory.write(1, 9);
         1
     });
-    rustix::io::read(&from, &mut [0]).expect("it is about to write");
-    kill_process(child, Signal::INT).expect("it is ours");
-    let (_, status) = waitpid(Some(child), WaitOptions::empty()).expect("ours").expect("it ends");
-    assert_eq!(status.terminating_signal(), Some(Signal::INT.as_raw()));
+    // Where the child ends too early, the pipe does.
+    drop(into);
+    assert_eq!(rustix::io::read(&from, &mut [0]), Ok(1), "it is about to write");
+    child.signal(Signal::INT);
+    assert_eq!(child.end().terminating_signal(), Some(Signal::INT.as_raw()));
 }
