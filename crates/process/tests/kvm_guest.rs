@@ -5,7 +5,7 @@ use vellum_memory::guest::{Page, read_page, write_page};
 use vellum_memory::{AddressSpace, DirtySource, Gfn, PAGE_SIZE, PageSet};
 use vellum_presence::{Need, given};
 use vellum_process::{Capabilities, Facility, ProcessLog};
-use vellum_vmm::{Backing, Config, Guest, Machine, MachineError};
+use vellum_vmm::{Backing, Config, Guest, Machine, MachineError, Status};
 use vm_memory::GuestMemoryMmap;
 
 const BYTES: u64 = 16 << 20;
@@ -63,9 +63,11 @@ fn a_vcpus_stores_are_in_the_log_of_this_process() {
             log.collect(&mut round).expect("a round");
             deliver(&round, memory, &copy);
             named += round.count();
+            runs(&machine);
         }
         // Once more without a delivery, so that something is left for the last round.
         while !differs(&all, memory, &copy) {
+            runs(&machine);
             std::thread::yield_now();
         }
         machine.pause();
@@ -78,6 +80,12 @@ fn a_vcpus_stores_are_in_the_log_of_this_process() {
         log.collect(&mut round).expect("one more");
         assert_eq!(round.count(), 0, "{backing:?}: it stands");
     }
+}
+
+/// A guest that has stopped would be waited for in vain.
+fn runs(machine: &Machine) {
+    let status = machine.status();
+    assert!(matches!(status, Status::Running), "{status:?}");
 }
 
 /// Memory of the same regions.
