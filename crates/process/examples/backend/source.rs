@@ -51,40 +51,53 @@ pub(crate) fn move_to(
 ) -> Result<Ending, Failure> {
     let socket =
         std::env::temp_dir().join(format!("vellum-backend-{}-{logs:?}", std::process::id()));
-    let (mut child, mut said) = started(second(&socket)?)?;
+    let mut second = Second::started(second(&socket)?)?;
     let memory = shared_memory()?;
     let ending = match logs {
         Logs::OfThisProcess => {
             let log = ProcessLog::of_guest(&memory, AddressSpace::NORMAL)?;
-            leave(memory, log, &socket, &mut said)
+            leave(memory, log, &socket, &mut second.said)
         }
-        Logs::None => leave(memory, NoLog(layout()?), &socket, &mut said),
+        Logs::None => leave(memory, NoLog(layout()?), &socket, &mut second.said),
     };
     if matches!(ending, Ok(Ending::Moved { .. })) {
-        let status = child.wait()?;
+        let status = second.child.wait()?;
         return if status.success() { ending } else { Err("the second process failed".into()) };
     }
-    // It waits for a back end that does not come, and cannot clear up.
-    child.kill()?;
-    child.wait()?;
+    drop(second);
     std::fs::remove_file(socket)?;
     ending
 }
 
-/// Starts it, and waits until it listens.
-fn started(mut command: Command) -> Result<(Child, BufReader<ChildStdout>), Failure> {
-    let mut child = command.stdout(Stdio::piped()).spawn()?;
-    let mut said = BufReader::new(child.stdout.take().ok_or("its output is ours")?);
-    let mut line = String::new();
-    while !line.trim_end().ends_with(LISTENS) {
-        line.clear();
-        if said.read_line(&mut line)? == 0 {
-            child.kill()?;
-            child.wait()?;
-            return Err("the second process ended before it listened".into());
+/// The second process. Dropping it ends it: one that waits for a back end that does not come would not.
+struct Second {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Second {
+    /// Starts it, and waits until it listens.
+    fn started(mut command: Command) -> Result<Self, Failure> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let said = child.stdout.take().expect("it was asked for");
+        let mut second = Self { child, said: BufReader::new(said) };
+        let mut line = String::new();
+        while !line.trim_end().ends_with(LISTENS) {
+            line.clear();
+            if second.said.read_line(&mut line)? == 0 {
+                return Err("the second process ended before it listened".into());
+            }
         }
+        Ok(second)
     }
-    Ok((child, said))
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        // One that has ended is not there to be ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Runs the back end for a while, and moves it away.
