@@ -66,7 +66,7 @@ impl Reaper {
     /// owes every page.
     pub fn reap(&self) -> Result<(), KvmError> {
         let mut shared = self.0.lock();
-        let harvested = self.0.harvest(&mut shared);
+        let harvested = self.0.reap(&mut shared);
         harvested.and(self.0.reset(&mut shared))
     }
 }
@@ -99,16 +99,18 @@ impl Rings {
         Ok(())
     }
 
-    /// Adds to `round` what the rings hold, and what was reaped. The pages are not protected yet.
+    /// Adds to `round` what the rings hold, and what was reaped. The pages are not protected yet. After
+    /// an error `round` has what was read.
     pub(crate) fn collect(&self, round: &mut PageSet) -> Result<(), KvmError> {
         let mut shared = self.lock();
-        let harvested = self.harvest(&mut shared);
+        let Shared { rings, reaped, marked, fault } = &mut *shared;
+        let harvested = self.harvest(rings, marked, round);
         // Of a fault that a reaper has found the consumer hears now, and once.
-        let found = shared.fault.take();
+        let found = fault.take();
         harvested?;
         found.map_or(Ok(()), Err)?;
-        round.merge(&shared.reaped);
-        shared.reaped.clear();
+        round.merge(reaped);
+        reaped.clear();
         Ok(())
     }
 
@@ -125,7 +127,7 @@ impl Rings {
     /// does no harm: what a log needs protected is protected when it starts.
     pub(crate) fn forget(&self) -> Result<(), KvmError> {
         let mut shared = self.lock();
-        let harvested = self.harvest(&mut shared);
+        let harvested = self.reap(&mut shared);
         let emptied = harvested.and(self.reset(&mut shared));
         shared.reaped.clear();
         shared.fault = None;
@@ -135,21 +137,29 @@ impl Rings {
         }
     }
 
+    /// Reads all rings, for who collects later.
+    fn reap(&self, shared: &mut Shared) -> Result<(), KvmError> {
+        let Shared { rings, reaped, marked, .. } = shared;
+        let harvested = self.harvest(rings, marked, reaped);
+        harvested.map_err(|found| shared.failed(found))
+    }
+
     /// Reads all rings to their ends. An entry that leads astray does not keep the rest from being
     /// read: it would stay in the way.
-    fn harvest(&self, shared: &mut Shared) -> Result<(), KvmError> {
-        let Shared { rings, reaped, marked, .. } = shared;
+    fn harvest(
+        &self,
+        rings: &mut [Ring],
+        marked: &mut u64,
+        into: &mut PageSet,
+    ) -> Result<(), RingFault> {
         let mut astray = None;
         for ring in rings {
             *marked += ring.harvest(|slot, offset| match self.find(slot, offset) {
-                Some(region) => reaped.regions_mut()[region].insert(offset),
+                Some(region) => into.regions_mut()[region].insert(offset),
                 None => astray = Some(RingFault::Astray { slot, offset }),
             });
         }
-        match astray {
-            None => Ok(()),
-            Some(found) => Err(shared.failed(found)),
-        }
+        astray.map_or(Ok(()), Err)
     }
 
     /// Which region an entry names, if it names a page of one.

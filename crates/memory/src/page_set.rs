@@ -180,7 +180,8 @@ impl RegionSet {
     /// How many pages are in it.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.words().map(|(_, mask)| u64::from(mask.count_ones())).sum()
+        let filled = self.words.chunks(64).zip(&self.summary).filter(|&(_, &summary)| summary != 0);
+        filled.flat_map(|(words, _)| words).map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Whether no page is in it.
@@ -207,10 +208,9 @@ impl RegionSet {
 
     /// Takes all pages out.
     pub fn clear(&mut self) {
-        for high in 0..self.summary.len() {
-            let summary = core::mem::take(&mut self.summary[high]);
-            for low in bits(summary) {
-                self.words[high * 64 + index(low)] = 0;
+        for (words, summary) in self.words.chunks_mut(64).zip(&mut self.summary) {
+            if core::mem::take(summary) != 0 {
+                words.fill(0);
             }
         }
     }
