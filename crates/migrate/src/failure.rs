@@ -5,6 +5,7 @@ use crate::digest::Difference;
 use crate::progress::Phase;
 use crate::wire::{Kind, Refusal, VERSION, WireError};
 use std::collections::TryReserveError;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 use vm_memory::GuestMemoryError;
@@ -71,8 +72,8 @@ pub enum Cause {
     /// This side has no thread for what is to be done.
     #[error("the system gives no thread: {0}")]
     Thread(#[source] io::Error),
-    /// The dirty log failed.
-    #[error("the dirty log failed: {0}")]
+    /// The dirty log failed. Said with its causes: what the kernel answered is often the last of them.
+    #[error("the dirty log failed: {}", Causes(&**.0))]
     Log(#[source] BoxError),
     /// A page could not be read or written.
     #[error("the guest's memory failed: {0}")]
@@ -110,5 +111,49 @@ pub enum Cause {
 impl Cause {
     pub(crate) fn during(self, phase: Phase) -> Failure {
         Failure { phase, cause: self }
+    }
+}
+
+/// An error and what caused it, in one sentence.
+struct Causes<'e>(&'e (dyn core::error::Error + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let (mut said, mut cause) = (self.0.to_string(), self.0.source());
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some say their cause themselves.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            (said, cause) = (text, error.source());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call that failed, as a log of the kernel's says it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("KVM_GET_DIRTY_LOG failed")]
+    struct Call(#[source] io::Error);
+
+    /// One that says its cause itself.
+    #[derive(Debug, thiserror::Error)]
+    #[error("its ring is full: {0}")]
+    struct Ring(#[source] Call);
+
+    #[test]
+    fn a_log_that_failed_is_told_with_what_the_system_said() {
+        let refused = || Call(io::Error::from_raw_os_error(12));
+        let system = refused().0.to_string();
+        let text = Cause::Log(Box::new(refused())).to_string();
+        assert_eq!(text, format!("the dirty log failed: KVM_GET_DIRTY_LOG failed: {system}"));
+        let text = Cause::Log(Box::new(Ring(refused()))).to_string();
+        assert!(text.ends_with(&format!("full: KVM_GET_DIRTY_LOG failed: {system}")), "{text}");
     }
 }
