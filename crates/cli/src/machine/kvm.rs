@@ -15,8 +15,8 @@ use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{GfnRange, Layout, PAGE_SIZE};
 use vellum_migrate::{Refusal, RefusalKind};
 use vellum_vmm::{
-    Backing, Config, End, Guest, MINIMUM_MEMORY, Machine, MachineError, MachineState, MemoryError,
-    RAM, RAM_BASE, Status, passes_to_recheck_all,
+    Backing, Config, End, Guest, MINIMUM_MEMORY, MOST_MEMORY, Machine, MachineError, MachineState,
+    MemoryError, RAM, RAM_BASE, Status, passes_to_recheck_all,
 };
 
 /// Why there is no native machine, and what to do.
@@ -52,6 +52,51 @@ pub(crate) enum Error {
         /// What it would get.
         given: Size,
     },
+    /// There is more memory than a machine has addresses for.
+    #[error("a guest on /dev/kvm has at most {most} of memory, not {given}: --memory {}", most.flag())]
+    TooMuchMemory {
+        /// What it can have.
+        most: Size,
+        /// What it would get.
+        given: Size,
+    },
+    /// The memory is no whole number of huge pages.
+    #[error(
+        "--page-size hugetlb takes whole pages of 2 MiB, which {given} of memory are not: --memory {}, \
+         or another --page-size",
+        whole.flag()
+    )]
+    TornHugePages {
+        /// What was asked for.
+        given: Size,
+        /// The nearest that can be had.
+        whole: Size,
+    },
+    /// The host's pool has too few huge pages.
+    #[error(
+        "the host's pool has not the {pages} huge pages of 2 MiB that {given} of memory take ({source}): as \
+         root, `echo {pages} > /proc/sys/vm/nr_hugepages` (more, if others use it), or take less --memory, \
+         or --page-size 4k or 2m"
+    )]
+    EmptyPool {
+        /// What was asked for.
+        given: Size,
+        /// How many pages that takes.
+        pages: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The host has no huge pages of that size.
+    #[error("the host gives no huge pages of 2 MiB ({0}): take --page-size 4k or 2m")]
+    NoHugePages(#[source] io::Error),
+    /// The host refuses memory.
+    #[error("the host does not give the guest {given} of memory ({source}): take less --memory")]
+    NoMemory {
+        /// What was asked for.
+        given: Size,
+        /// What it said.
+        source: io::Error,
+    },
     /// The device cannot be opened; says what to do.
     #[error("{}", Causes(.0))]
     Open(#[from] OpenError),
@@ -66,7 +111,26 @@ pub(crate) enum Error {
     Vm(#[source] io::Error),
     /// The machine cannot be built.
     #[error("the machine cannot be built: {}", Causes(.0))]
-    Machine(#[from] MachineError),
+    Machine(#[source] MachineError),
+}
+
+impl Error {
+    /// Why a machine with so much `memory` could not be built, in terms of what was asked for.
+    pub(crate) fn not_built(error: MachineError, given: Size) -> Self {
+        match error {
+            MachineError::Memory(MemoryError::Pool { pages, source }) => {
+                Self::EmptyPool { given, pages, source }
+            }
+            // Too few of them is another error: what is refused so is the size.
+            MachineError::Memory(MemoryError::Refused {
+                backing: Backing::Huge, source, ..
+            }) => Self::NoHugePages(source),
+            MachineError::Memory(MemoryError::Refused { source, .. }) => {
+                Self::NoMemory { given, source }
+            }
+            other => Self::Machine(other),
+        }
+    }
 }
 
 fn guest_names() -> String {
@@ -76,23 +140,34 @@ fn guest_names() -> String {
 /// The guest that was asked for, if it has a program for `/dev/kvm` and the memory that it needs.
 pub(crate) fn guest(name: &str, memory: Size) -> Result<Guest, Error> {
     let guest = name.parse().map_err(|_| Error::Guest(name.to_owned()))?;
-    match Size::of_bytes(MINIMUM_MEMORY) {
-        Ok(least) if memory.bytes() < least.bytes() => {
+    match (Size::of_bytes(MINIMUM_MEMORY), Size::of_bytes(MOST_MEMORY)) {
+        (Ok(least), _) if memory.bytes() < least.bytes() => {
             Err(Error::TooLittleMemory { least, given: memory })
+        }
+        (_, Ok(most)) if memory.bytes() > most.bytes() => {
+            Err(Error::TooMuchMemory { most, given: memory })
         }
         _ => Ok(guest),
     }
 }
 
-/// What is to be behind the guest's memory.
-pub(crate) fn backing(size: PageSize) -> Result<Backing, Error> {
+/// What is to be behind the guest's `memory`.
+pub(crate) fn backing(size: PageSize, memory: Size) -> Result<Backing, Error> {
     match size {
         PageSize::Small => Ok(Backing::Small),
         PageSize::Huge2M => Ok(Backing::Transparent),
         PageSize::Huge1G => Err(Error::PageSize),
-        PageSize::Pooled => Ok(Backing::Huge),
+        PageSize::Pooled => {
+            match Size::of_bytes(memory.bytes().div_ceil(HUGE).saturating_mul(HUGE)) {
+                Ok(whole) if whole != memory => Err(Error::TornHugePages { given: memory, whole }),
+                _ => Ok(Backing::Huge),
+            }
+        }
     }
 }
+
+/// Bytes of a huge page in the host's pool.
+const HUGE: u64 = 2 << 20;
 
 /// What must be seen of a guest at the destination before it is said to run there.
 pub(crate) fn proof(guest: Guest, memory: Size, vcpus: u32) -> Proof {

@@ -19,7 +19,7 @@ pub(super) fn run(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
     if args.machine.format.is_some() {
         return Err(Error::Format.into());
     }
-    let backing = backing(args.machine.page_size)?;
+    let backing = backing(args.machine.page_size, args.machine.memory)?;
     let choice = choose(args.track)?;
     let config = Config {
         backing,
@@ -36,7 +36,8 @@ pub(super) fn run(args: &Migrate, show: &Arc<Show>) -> Result<Report, Failure> {
 }
 
 fn made(job: &Job, config: &Config, guest: Guest) -> Result<(Machine, GuestLog), Error> {
-    let (machine, log) = Machine::new(config, &guest.program())?;
+    let (machine, log) = Machine::new(config, &guest.program())
+        .map_err(|error| Error::not_built(error, job.args.machine.memory))?;
     machine.set_console(Box::new(console(&job.show)));
     Ok((machine, broken(job.args, log)))
 }

@@ -92,14 +92,26 @@ fn what_is_for_the_machine_in_software_is_refused_by_name() {
         (["--track", "protect-all"], "--track protect-all is for"),
         (["--track", "dbit"], "--track dbit is for"),
         (["--track", "pml"], "--track pml is for"),
-        (["--memory", "64K"], "--memory 8M"),
     ];
     for (flag, words) in wrong {
-        let output = run(&[&["migrate", "--machine", "kvm"], &flag[..]].concat());
-        assert_eq!(code(&output), 2, "{flag:?}");
-        let text = complaint(&output);
-        assert!(text.contains(words) && text.trim_end().lines().count() == 1, "{flag:?}: {text}");
+        assert_wrong(&flag, words);
     }
+}
+
+#[test]
+fn memory_that_no_native_guest_can_have_is_refused_with_what_it_can_have() {
+    assert_wrong(&["--memory", "64K"], "at least 8 MiB of memory, not 64 KiB: --memory 8M");
+    assert_wrong(&["--memory", "600G"], "at most 508 GiB of memory, not 600 GiB: --memory 508G");
+    let torn = ["--memory", "9M", "--page-size", "hugetlb"];
+    assert_wrong(&torn, "which 9 MiB of memory are not: --memory 10M, or another --page-size");
+}
+
+/// It could not be begun, whatever this host has, for one line's reason that contains `words`.
+fn assert_wrong(flags: &[&str], words: &str) {
+    let output = run(&[&["migrate", "--machine", "kvm"], flags].concat());
+    assert_eq!(code(&output), 2, "{flags:?}");
+    let text = complaint(&output);
+    assert!(text.contains(words) && text.trim_end().lines().count() == 1, "{flags:?}: {text}");
 }
 
 #[test]

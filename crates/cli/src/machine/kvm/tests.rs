@@ -61,3 +61,20 @@ fn only_a_host_that_is_short_of_something_refuses_for_want_of_memory() {
         assert_eq!(refusal(&error).kind, RefusalKind::Machine, "{error}");
     }
 }
+
+#[test]
+fn a_host_that_is_short_of_memory_is_told_of_with_what_was_asked_for_and_the_way_out() {
+    let given = "33M".parse().expect("a size");
+    let told = |error: MemoryError| Error::not_built(error.into(), given).to_string();
+    let refused = |backing| MemoryError::Refused { bytes: 33 << 20, backing, source: short() };
+    for (text, words) in [
+        (told(refused(Backing::Small)), ["33 MiB", "out of memory", "less --memory"]),
+        (told(refused(Backing::Huge)), ["2 MiB", "out of memory", "--page-size 4k"]),
+        (
+            told(MemoryError::Pool { pages: 17, source: short() }),
+            ["33 MiB", "`echo 17 > /proc/sys/vm/nr_hugepages`", "--page-size 4k"],
+        ),
+    ] {
+        assert!(words.iter().all(|word| text.contains(word)), "{words:?} are not in {text}");
+    }
+}
