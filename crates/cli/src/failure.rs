@@ -89,6 +89,14 @@ pub(crate) enum Failure {
         /// What there is.
         ram: Size,
     },
+    /// The host has not the memory, or no machine has.
+    #[error("{given} of guest memory cannot be had ({}): take less --memory", Causes(.error))]
+    NoMemory {
+        /// What was asked for.
+        given: Size,
+        /// Why.
+        error: MachineError,
+    },
     /// The machine cannot be built.
     #[error("the machine cannot be built: {0}")]
     Machine(#[from] MachineError),

@@ -7,6 +7,7 @@ use crate::quantity::Size;
 use std::path::{Path, PathBuf};
 use vellum_machine::PageSize;
 use vellum_machine::elf::{Image, PlaceError};
+use vellum_machine::error::{BoardError, RamError};
 use vellum_machine::guests::{Builtin, MINIMUM_MEMORY, selfcheck};
 use vellum_machine::machine::{MachineConfig, MachineError};
 
@@ -85,6 +86,10 @@ impl MachineArgs {
             MachineError::Image(PlaceError::OutsideRam { .. }) => {
                 Failure::OutsideRam { guest, error, ram }
             }
+            MachineError::Memory(_)
+            | MachineError::Board(BoardError::Ram(
+                RamError::TooLarge(_) | RamError::Refused { .. } | RamError::PastTheEnd(_),
+            )) => Failure::NoMemory { given: ram, error },
             other => other.into(),
         }
     }

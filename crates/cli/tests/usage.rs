@@ -63,6 +63,17 @@ fn too_little_memory_for_the_guest_says_how_much_it_needs() {
 }
 
 #[test]
+fn more_memory_than_any_host_gives_says_what_to_take_less_of() {
+    for command in ["migrate", "watch"] {
+        let output = run(&[command, "--memory", "200T"]);
+        assert_eq!(code(&output), 2);
+        let text = complaint(&output);
+        assert!(text.contains("200 TiB") && text.contains("take less --memory"), "{text}");
+        assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
 fn a_bad_address_says_how_addresses_are_written() {
     let output = run(&["receive", "--listen", "localhost"]);
     assert_eq!(code(&output), 2);
