@@ -45,13 +45,30 @@ pub enum Need {
     PagemapScan,
     /// A mount namespace of its own, for whoever `unshare --map-root-user --mount` is.
     Namespaces,
+    /// `io_uring`, which the system's setting or a filter may forbid.
+    IoUring,
+    /// A second process as another user, for who may become one.
+    OtherUser,
+    /// Huge pages of 2 MiB for private memory that asks for them.
+    TransparentHugePages,
+    /// The same for a file in memory that is mapped shared.
+    SharedHugePages,
     /// So many bytes in the pool of 2 MiB pages that `MAP_HUGETLB` takes them from.
     HugePages(u64),
 }
 
 impl Need {
-    const PLAIN: [Self; 5] =
-        [Self::Kvm, Self::Userfaultfd, Self::KernelFaults, Self::PagemapScan, Self::Namespaces];
+    const PLAIN: [Self; 9] = [
+        Self::Kvm,
+        Self::Userfaultfd,
+        Self::KernelFaults,
+        Self::PagemapScan,
+        Self::Namespaces,
+        Self::IoUring,
+        Self::OtherUser,
+        Self::TransparentHugePages,
+        Self::SharedHugePages,
+    ];
     const KVM_WAY: &'static str = "kvm-way ";
     const HUGE_PAGES: &'static str = "huge-pages ";
 }
@@ -65,6 +82,10 @@ impl fmt::Display for Need {
             Self::KernelFaults => f.write_str("kernel-faults"),
             Self::PagemapScan => f.write_str("pagemap-scan"),
             Self::Namespaces => f.write_str("namespaces"),
+            Self::IoUring => f.write_str("io-uring"),
+            Self::OtherUser => f.write_str("other-user"),
+            Self::TransparentHugePages => f.write_str("transparent-huge-pages"),
+            Self::SharedHugePages => f.write_str("shared-huge-pages"),
             Self::HugePages(bytes) => write!(f, "{}{bytes}", Self::HUGE_PAGES),
         }
     }

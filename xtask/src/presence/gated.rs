@@ -22,7 +22,7 @@ pub(crate) const GATED: &[Gated] = &[
     Gated { package: "vellum-process", binary: "kvm_guest", within: "" },
     Gated { package: "vellum-process", binary: "vellum_process", within: "log::" },
     Gated { package: "vellum-process", binary: "vellum_process", within: "guest::tests::the_" },
-    Gated { package: "vellum-process", binary: "vellum_process", within: "guest::tests::the_" },
+    Gated { package: "vellum-process", binary: "privilege", within: "" },
     Gated { package: "vellum-process", binary: "backend", within: "tests::a_" },
     Gated { package: "vellum-cli", binary: "kvm", within: "on_kvm::" },
     Gated { package: "vellum-cli", binary: "kvm", within: "without::hidden::" },

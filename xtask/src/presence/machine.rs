@@ -16,6 +16,10 @@ pub(crate) fn has(need: &Need) -> bool {
         Need::Userfaultfd => process::has(process::Facility::WatchThreads),
         Need::KernelFaults => process::has(process::Facility::WatchKernelToo),
         Need::PagemapScan => process::has(process::Facility::Log),
+        Need::IoUring => has_io_uring(),
+        Need::OtherUser => has_other_user(),
+        Need::TransparentHugePages => has_huge_pages("enabled"),
+        Need::SharedHugePages => has_huge_pages("shmem_enabled"),
     }
 }
 
@@ -23,6 +27,32 @@ fn has_namespaces() -> bool {
     let mut command = std::process::Command::new("unshare");
     command.args(["--map-root-user", "--mount", "true"]);
     command.output().is_ok_and(|output| output.status.success())
+}
+
+/// Nobody forbids it: neither the setting nor a filter.
+fn has_io_uring() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_free = status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "0"]));
+    is_free && setting.is_ok_and(|setting| setting.trim() == "0")
+}
+
+#[cfg(unix)]
+fn has_other_user() -> bool {
+    use std::os::unix::process::CommandExt;
+    std::process::Command::new("true").uid(65534).status().is_ok_and(|status| status.success())
+}
+
+#[cfg(not(unix))]
+fn has_other_user() -> bool {
+    false
+}
+
+/// Whether a setting of the kernel's is other than to give none: what is chosen is in brackets.
+fn has_huge_pages(setting: &str) -> bool {
+    let path = format!("/sys/kernel/mm/transparent_hugepage/{setting}");
+    let chosen = std::fs::read_to_string(path);
+    chosen.is_ok_and(|all| !["[never]", "[deny]"].iter().any(|none| all.contains(none)))
 }
 
 /// Bytes in the pool of 2 MiB pages.

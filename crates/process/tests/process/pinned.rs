@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use vellum_memory::DirtySource;
+use vellum_presence::{Need, given};
 
 /// A page that came whole.
 const WHOLE: u32 = 4096;
@@ -91,10 +92,7 @@ fn an_asynchronous_read_is_logged_and_one_into_a_pinned_buffer_is_not() {
     for kind in [Kind::Private, Kind::Shared] {
         let memory = Memory::new(kind, PAGES).expect("memory");
         let Some(mut log) = log_of(&memory) else { return };
-        let uring = match Uring::new() {
-            Ok(uring) => uring,
-            Err(error) => return println!("not run: no io_uring: {error}"),
-        };
+        let Some(uring) = given(Need::IoUring, Uring::new()) else { return };
         log.start().expect("the log starts");
         assert_eq!(
             uring.read(IoringOp::Read, &full_pipe(), memory.bytes(4, 1)).expect("read"),
