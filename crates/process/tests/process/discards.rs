@@ -12,9 +12,9 @@ const HUGE_PAGES: u64 = (HUGE / PAGE) as u64;
 
 /// Memory full of numbers, and its log, which is on and empty.
 fn full(kind: Kind) -> Option<(Memory, vellum_process::ProcessLog)> {
-    let memory = Memory::new(kind, PAGES).expect("memory");
-    (0..PAGES).for_each(|page| memory.write(page, page + 1));
+    let memory = kind.is_given().then(|| Memory::new(kind, PAGES).expect("memory"))?;
     let mut log = log_of(&memory)?;
+    (0..PAGES).for_each(|page| memory.write(page, page + 1));
     log.start().expect("the log starts");
     Some((memory, log))
 }
@@ -28,7 +28,7 @@ fn private_pages_that_are_given_back_are_named_once_and_logged_again() {
     for kind in [Kind::Private, Kind::HugePages] {
         // One page, a part of a huge page, one huge page whose table the kernel frees, and all.
         for (first, pages) in [(3, 1), (100, 37), (HUGE_PAGES, HUGE_PAGES), (0, PAGES)] {
-            let Some((memory, mut log)) = full(kind) else { return };
+            let Some((memory, mut log)) = full(kind) else { continue };
             let copy = Copy::of(&memory);
             memory.advise(first, pages, Advice::LinuxDontNeed).expect("given back");
             let named = next(&mut log);
@@ -44,7 +44,7 @@ fn private_pages_that_are_given_back_are_named_once_and_logged_again() {
 #[test]
 fn a_private_page_that_is_given_back_and_written_is_named() {
     for kind in [Kind::Private, Kind::HugePages] {
-        let Some((memory, mut log)) = full(kind) else { return };
+        let Some((memory, mut log)) = full(kind) else { continue };
         memory.advise(0, HUGE_PAGES, Advice::LinuxDontNeed).expect("given back");
         memory.write(9, 7);
         assert_eq!(next(&mut log), range(0, HUGE_PAGES), "{kind:?}");
@@ -59,11 +59,15 @@ fn a_private_page_that_is_freed_when_there_is_need_is_named_when_it_is_gone() {
     let Some((memory, mut log)) = full(Kind::Private) else { return };
     let copy = Copy::of(&memory);
     memory.advise(5, 20, Advice::LinuxFree).expect("may be freed");
-    memory.advise(0, PAGES, Advice::LinuxPageOut).expect("is freed");
+    // It takes none that another processor is just handling.
+    let mut tries = 0..1000;
+    while copy.changed(&memory).is_empty() && tries.next().is_some() {
+        memory.advise(0, PAGES, Advice::LinuxPageOut).expect("is freed");
+    }
     let named = next(&mut log);
     let changed = copy.changed(&memory);
+    assert!(!changed.is_empty(), "the kernel frees none");
     assert!(changed.is_subset(&named), "{:?}", changed.difference(&named));
-    println!("{} of 20 were freed", changed.len());
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn shared_pages_that_only_leave_this_mapping_keep_their_content_and_their_log() 
     for kind in [Kind::Shared, Kind::SharedHugePages] {
         // A few, and all that a page table is over.
         for pages in [20, HUGE_PAGES] {
-            let Some((memory, mut log)) = full(kind) else { return };
+            let Some((memory, mut log)) = full(kind) else { continue };
             let copy = Copy::of(&memory);
             memory.write(4, 99);
             memory.advise(0, pages, Advice::LinuxDontNeed).expect("unmapped");
@@ -109,7 +113,7 @@ fn holes_that_are_punched_into_the_file_are_seen_where_the_page_was_written_sinc
         [|memory| memory.punch(4, 2), |memory| memory.advise(4, 2, Advice::LinuxRemove)];
     let kinds = [Kind::Shared, Kind::SharedHugePages];
     for (way, kind) in ways.into_iter().flat_map(|way| kinds.map(|kind| (way, kind))) {
-        let Some((memory, mut log)) = full(kind) else { return };
+        let Some((memory, mut log)) = full(kind) else { continue };
         let copy = Copy::of(&memory);
         memory.write(4, 99);
         way(&memory).expect("a hole");

@@ -4,7 +4,9 @@
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::{io, ptr};
+use std::sync::LazyLock;
+use std::{fs, io, ptr};
+use vellum_presence::{Need, given};
 
 pub(crate) const PAGE: usize = 4096;
 /// Of a huge page.
@@ -33,6 +35,35 @@ impl Kind {
     /// Those that the kernel handles by pages of 4 KiB, though it may map many as a huge one.
     pub(crate) const OF_SMALL_PAGES: [Self; 5] =
         [Self::Private, Self::PrivateFile, Self::Shared, Self::HugePages, Self::SharedHugePages];
+
+    /// Whether the machine gives what it is named for; and says so, where it may not.
+    pub(crate) fn is_given(self) -> bool {
+        static PRIVATE: LazyLock<Result<(), String>> = LazyLock::new(|| huge(Kind::HugePages));
+        static SHARED: LazyLock<Result<(), String>> = LazyLock::new(|| huge(Kind::SharedHugePages));
+        let found = |need, found: &LazyLock<_>| given(need, Result::clone(found)).is_some();
+        match self {
+            Self::HugePages => found(Need::TransparentHugePages, &PRIVATE),
+            Self::SharedHugePages => found(Need::SharedHugePages, &SHARED),
+            _ => true,
+        }
+    }
+}
+
+/// Whether memory of `kind` is in huge pages when it is written, by the kernel's account of it.
+fn huge(kind: Kind) -> Result<(), String> {
+    let memory = Memory::new(kind, (2 * HUGE / PAGE) as u64).map_err(|error| error.to_string())?;
+    memory.write(0, 1);
+    let account = fs::read_to_string("/proc/self/smaps").map_err(|error| error.to_string())?;
+    let begins = format!("{:x}-", memory.base().addr());
+    let ours = account.lines().skip_while(|line| !line.starts_with(&begins));
+    let is_huge = |line: &str| {
+        let mut words = line.split_whitespace();
+        let of = words.next().is_some_and(|of| of == "AnonHugePages:" || of == "ShmemPmdMapped:");
+        of && words.next() != Some("0")
+    };
+    let mut ours = ours.take_while(|line| !line.starts_with("VmFlags:"));
+    let settings = "see /sys/kernel/mm/transparent_hugepage";
+    ours.any(is_huge).then_some(()).ok_or(format!("no memory as {kind:?}: {settings}"))
 }
 
 /// A mapping.

@@ -2,7 +2,7 @@
 
 use crate::memory::{Kind, Memory};
 use crate::oracle::next;
-use crate::{PAGES, log_of};
+use crate::{PAGES, each_kind, log_of};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
@@ -115,8 +115,7 @@ fn a_write_by_another_process_is_not_seen() {
 
 #[test]
 fn forking_loses_no_write_of_this_process() {
-    for kind in [Kind::Private, Kind::HugePages, Kind::Shared, Kind::SharedHugePages] {
-        let memory = Memory::new(kind, PAGES).expect("memory");
+    each_kind(|kind, memory| {
         (0..PAGES).for_each(|page| memory.write(page, 1));
         let Some(mut log) = log_of(&memory) else { return };
         log.start().expect("the log starts");
@@ -140,7 +139,7 @@ fn forking_loses_no_write_of_this_process() {
         assert_eq!(rustix::io::write(&into, &[0]), Ok(1));
         child.ends_well();
         assert_eq!(next(&mut log), BTreeSet::new(), "{kind:?}");
-    }
+    });
 }
 
 #[test]
