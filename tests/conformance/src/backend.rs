@@ -135,6 +135,12 @@ pub trait Guest {
     /// The guest's memory, behind the log's back.
     fn memory(&self) -> &GuestMemoryMmap;
 
+    /// The same memory as a device maps it: where the log is of a mapping, another mapping of it, if
+    /// there can be one.
+    fn devices_memory(&self) -> GuestMemoryMmap {
+        self.memory().clone()
+    }
+
     /// Where the slot begins in it.
     fn base(&self) -> Gfn;
 

@@ -1,7 +1,8 @@
-//! Backends that are wrong on purpose, around sound ones: what an oracle does not find here, it does not
-//! find.
+//! Backends that are wrong on purpose, around sound ones: what an oracle or a scene does not find here, it
+//! does not find.
 
 use crate::backend::{Backend, Begins, Guest, Plan, RESERVED};
+use crate::oracle::harvest;
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{DirtySource, GfnRange, Layout, PageSet};
 use vellum_pte::Gfn;
@@ -19,6 +20,23 @@ pub enum Wrong {
     ProtectsLate,
     /// After so many rounds it names nothing any more.
     FallsSilent(usize),
+    /// Each round has that of the last one again.
+    NamesTwice,
+    /// Its `protect` clears the marks of pages that were written since they were collected, and does not
+    /// name them.
+    ProtectsTheUntaken,
+    /// What it is owed is in no round.
+    ForgetsTheOwed,
+    /// What it is owed is in every round from then on.
+    OwesForever,
+    /// What was before a start is in the round after it.
+    KeepsAcrossAStart,
+    /// It refuses no round: it leaves it empty.
+    NeverRefuses,
+    /// What there was to take when it refused a round is in no later one.
+    LosesWhatItRefuses,
+    /// What it had put into a round that failed is in no later one.
+    LosesWhatFailed,
 }
 
 /// A backend whose guests' logs are wrong.
@@ -60,8 +78,7 @@ impl<G: Guest> Guest for BrokenGuest<G> {
 
     fn source(&self) -> Self::Source<'_> {
         let sound = self.sound.source();
-        let kept = PageSet::new(sound.layout());
-        BrokenSource { sound, wrong: self.wrong, slot: self.sound.region(), kept, rounds: 0 }
+        BrokenSource::new(sound, self.wrong, self.sound.region())
     }
 
     fn region(&self) -> usize {
@@ -96,6 +113,10 @@ impl<G: Guest> Guest for BrokenGuest<G> {
         self.sound.memory()
     }
 
+    fn devices_memory(&self) -> GuestMemoryMmap {
+        self.sound.devices_memory()
+    }
+
     fn base(&self) -> Gfn {
         self.sound.base()
     }
@@ -110,7 +131,42 @@ pub struct BrokenSource<S> {
     rounds: usize,
 }
 
-impl<S> BrokenSource<S> {
+impl<S: DirtySource> BrokenSource<S> {
+    /// A source that is `wrong` about the guest's region `slot`.
+    pub fn new(sound: S, wrong: Wrong, slot: usize) -> Self {
+        let kept = PageSet::new(sound.layout());
+        Self { sound, wrong, slot, kept, rounds: 0 }
+    }
+
+    /// Makes what was taken wrong.
+    fn spoil(&mut self, taken: &mut PageSet) {
+        self.rounds += 1;
+        match self.wrong {
+            Wrong::DropsAPage => self.drop_one(taken),
+            Wrong::ProtectsLate => {
+                let last = std::mem::replace(&mut self.kept, taken.clone());
+                remove(taken, &last);
+            }
+            Wrong::FallsSilent(_) if self.is_silent() => taken.clear(),
+            Wrong::NamesTwice => {
+                let last = std::mem::replace(&mut self.kept, taken.clone());
+                taken.merge(&last);
+            }
+            Wrong::OwesForever => taken.merge(&self.kept),
+            Wrong::KeepsAcrossAStart => self.kept.merge(taken),
+            Wrong::LosesWhatFailed => {
+                remove(taken, &self.kept);
+                self.kept.clear();
+            }
+            Wrong::FallsSilent(_)
+            | Wrong::ProtectsNothing
+            | Wrong::ProtectsTheUntaken
+            | Wrong::ForgetsTheOwed
+            | Wrong::NeverRefuses
+            | Wrong::LosesWhatItRefuses => {}
+        }
+    }
+
     /// Takes one of the guest's pages out, each time another.
     fn drop_one(&mut self, taken: &mut PageSet) {
         let slot = &mut taken.regions_mut()[self.slot];
@@ -124,12 +180,19 @@ impl<S> BrokenSource<S> {
         matches!(self.wrong, Wrong::FallsSilent(after) if self.rounds > after)
     }
 
-    /// Takes out what the last round had.
-    fn drop_the_last(&mut self, taken: &mut PageSet) {
-        let last = std::mem::replace(&mut self.kept, taken.clone());
-        let slots = taken.regions_mut().iter_mut().zip(last.regions());
-        slots.for_each(|(slot, last)| last.pages().for_each(|page| slot.remove(page)));
+    /// A round that the sound source refuses, because of the set's layout.
+    fn refuse(&mut self, round: &mut PageSet) -> Result<(), S::Error> {
+        if self.wrong == Wrong::LosesWhatItRefuses {
+            let mut lost = PageSet::new(self.sound.layout());
+            harvest(&mut self.sound, &mut lost);
+        }
+        self.sound.collect(round)
     }
+}
+
+fn remove(from: &mut PageSet, pages: &PageSet) {
+    let slots = from.regions_mut().iter_mut().zip(pages.regions());
+    slots.for_each(|(slot, gone)| gone.pages().for_each(|page| slot.remove(page)));
 }
 
 impl<S: DirtySource> DirtySource for BrokenSource<S> {
@@ -144,7 +207,14 @@ impl<S: DirtySource> DirtySource for BrokenSource<S> {
     }
 
     fn start(&mut self) -> Result<(), S::Error> {
-        self.sound.start()
+        if self.wrong != Wrong::KeepsAcrossAStart {
+            return self.sound.start();
+        }
+        // Off, it has nothing to give.
+        let _ = self.sound.collect(&mut self.kept);
+        self.sound.start()?;
+        self.sound.owe(&self.kept);
+        Ok(())
     }
 
     fn stop(&mut self) -> Result<(), S::Error> {
@@ -153,32 +223,47 @@ impl<S: DirtySource> DirtySource for BrokenSource<S> {
 
     fn collect(&mut self, round: &mut PageSet) -> Result<(), S::Error> {
         let mut taken = PageSet::new(self.sound.layout());
-        self.sound.collect(&mut taken)?;
-        self.rounds += 1;
-        match self.wrong {
-            Wrong::DropsAPage => self.drop_one(&mut taken),
-            Wrong::ProtectsNothing => {}
-            Wrong::ProtectsLate => self.drop_the_last(&mut taken),
-            Wrong::FallsSilent(_) if self.is_silent() => taken.clear(),
-            Wrong::FallsSilent(_) => {}
+        let answer = match round.is_over(self.sound.layout()) {
+            true => self.sound.collect(&mut taken),
+            false => self.refuse(round),
+        };
+        match answer {
+            Ok(()) => self.spoil(&mut taken),
+            Err(_) if self.wrong == Wrong::NeverRefuses => return Ok(()),
+            Err(error) => {
+                if self.wrong == Wrong::LosesWhatFailed {
+                    self.kept.merge(&taken);
+                }
+                return Err(error);
+            }
         }
         round.merge(&taken);
         Ok(())
     }
 
     fn protect(&mut self, at: usize, range: GfnRange, round: &mut PageSet) -> Result<(), S::Error> {
+        let mut unnamed = PageSet::new(self.sound.layout());
         match self.wrong {
             Wrong::ProtectsNothing => Ok(()),
+            Wrong::ProtectsTheUntaken => {
+                self.sound.collect(&mut unnamed)?;
+                self.sound.protect(at, range, &mut unnamed)
+            }
             Wrong::FallsSilent(_) if self.is_silent() => {
-                self.sound.protect(at, range, &mut PageSet::new(self.sound.layout()))
+                self.sound.protect(at, range, &mut unnamed)
             }
-            Wrong::DropsAPage | Wrong::ProtectsLate | Wrong::FallsSilent(_) => {
-                self.sound.protect(at, range, round)
-            }
+            _ => self.sound.protect(at, range, round),
         }
     }
 
     fn owe(&mut self, pages: &PageSet) {
-        self.sound.owe(pages);
+        match self.wrong {
+            Wrong::ForgetsTheOwed => {}
+            Wrong::OwesForever => {
+                self.kept.merge(pages);
+                self.sound.owe(pages);
+            }
+            _ => self.sound.owe(pages),
+        }
     }
 }

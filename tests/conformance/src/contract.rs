@@ -3,6 +3,10 @@
 //! Each scene makes a guest, lets it run for a number of stores, pauses it, and compares a round with the
 //! pages whose numbers have changed. It panics if the two differ.
 
+mod controls;
+
+pub use controls::{a_union_without_the_devices_log_is_found, each_scene_finds_its_break};
+
 use crate::backend::{Backend, Begins, Guest, Plan, RESERVED};
 use crate::oracle::{harvest, run_for};
 use std::collections::BTreeSet;
@@ -247,11 +251,30 @@ pub fn a_devices_write_is_in_a_union<B: Backend>(backend: &B)
 where
     for<'g> <B::Guest as Guest>::Source<'g>: Send,
 {
+    a_devices_write_is_in(backend, DevicesLog::Joins);
+}
+
+/// What becomes of the device's log in a scene of a union.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum DevicesLog {
+    /// It is a member of the union.
+    Joins,
+    /// It is left out, as the control.
+    StaysAway,
+}
+
+fn a_devices_write_is_in<B: Backend>(backend: &B, joining: DevicesLog)
+where
+    for<'g> <B::Guest as Guest>::Source<'g>: Send,
+{
     on(backend, |stage, source, who| {
         let devices = DeviceLog::new(source.layout()).expect("memory");
-        let view = logged_view(stage.guest.memory(), SPACE, &devices.marker()).expect("a view");
+        let memory = stage.guest.devices_memory();
+        let view = logged_view(&memory, SPACE, &devices.marker()).expect("a view");
         let mut union = Sources::new(source).expect("memory");
-        union.add(devices).expect("the same layout");
+        if joining == DevicesLog::Joins {
+            union.add(devices).expect("the same layout");
+        }
         start_union(backend, &mut union);
         for _ in 0..3 {
             let mut changed = stage.run();
@@ -274,25 +297,35 @@ where
     for<'g> <B::Guest as Guest>::Source<'g>: Send,
 {
     on(backend, |stage, source, who| {
-        let log = DeviceLog::new(source.layout()).expect("memory");
-        let mut union = Sources::new(source).expect("memory");
-        union.add(Sulking { log, sulks: false }).expect("the same layout");
+        let mut union = sulking_union(source);
         start_union(backend, &mut union);
-        for _ in 0..2 {
-            let mut changed = stage.run();
-            let mut lost = PageSet::new(union.layout());
-            union.collect(&mut lost).expect_err("every second one fails");
-            let first = stage.pending[0].clone();
-            changed.extend(stage.run());
-            stage.pending[0].extend(first);
-            stage.judge(&round(&mut union), &changed, who);
-        }
+        rounds_that_fail(stage, &mut union, who);
     });
+}
+
+/// A union whose other member fails in every second round.
+fn sulking_union<'g, S: DirtySource + Send + 'g>(source: S) -> Sources<'g> {
+    let log = DeviceLog::new(source.layout()).expect("memory");
+    let mut union = Sources::new(source).expect("memory");
+    union.add(Sulking { log, sulks: false }).expect("the same layout");
+    union
+}
+
+fn rounds_that_fail<G: Guest, S: DirtySource>(stage: &mut Stage<'_, G>, union: &mut S, who: &str) {
+    for _ in 0..2 {
+        let mut changed = stage.run();
+        let mut lost = PageSet::new(union.layout());
+        union.collect(&mut lost).expect_err("every second one fails");
+        let first = stage.pending[0].clone();
+        changed.extend(stage.run());
+        stage.pending[0].extend(first);
+        stage.judge(&round(union), &changed, who);
+    }
 }
 
 /// A union's member that begins all set makes the union's first round one of all pages. What a sulking
 /// member makes of that round comes in the one after.
-fn start_union<B: Backend>(backend: &B, union: &mut Sources<'_>) {
+fn start_union<B: Backend, S: DirtySource>(backend: &B, union: &mut S) {
     union.start().expect("the logs start");
     if backend.begins() == Begins::AllSet {
         let all = round(union);

@@ -44,27 +44,36 @@ impl Backend for Threads {
     }
 
     fn guest(&self, plan: Plan) -> ThreadGuest {
-        ThreadGuest { crew: Crew::new(OnMemory(memory(self.kind)), plan) }
+        let file = file(self.kind);
+        ThreadGuest { crew: Crew::new(OnMemory(mapped(file.clone())), plan), file }
     }
 }
 
-fn memory(kind: Kind) -> GuestMemoryMmap {
-    let bytes = PAGES * PAGE_SIZE;
-    let file = match kind {
+fn bytes() -> usize {
+    usize::try_from(PAGES * PAGE_SIZE).expect("a size")
+}
+
+fn file(kind: Kind) -> Option<FileOffset> {
+    match kind {
         Kind::Private => None,
         Kind::Shared => {
             let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("a file in memory");
-            ftruncate(&file, bytes).expect("it is sparse");
+            ftruncate(&file, bytes() as u64).expect("it is sparse");
             Some(FileOffset::new(File::from(file), 0))
         }
-    };
-    let range = (GuestAddress(BASE.gpa().get()), usize::try_from(bytes).expect("a size"), file);
+    }
+}
+
+/// A mapping of its own.
+fn mapped(file: Option<FileOffset>) -> GuestMemoryMmap {
+    let range = (GuestAddress(BASE.gpa().get()), bytes(), file);
     GuestMemoryMmap::from_ranges_with_files([range]).expect("sparse memory is to be had")
 }
 
 /// Memory of this process, and threads that store to it.
 pub struct ThreadGuest {
     crew: Crew<OnMemory>,
+    file: Option<FileOffset>,
 }
 
 struct OnMemory(GuestMemoryMmap);
@@ -114,6 +123,14 @@ impl Guest for ThreadGuest {
 
     fn memory(&self) -> &GuestMemoryMmap {
         &self.crew.ground().0
+    }
+
+    /// Private memory has no second mapping.
+    fn devices_memory(&self) -> GuestMemoryMmap {
+        match &self.file {
+            Some(file) => mapped(Some(file.clone())),
+            None => self.memory().clone(),
+        }
     }
 
     fn base(&self) -> Gfn {

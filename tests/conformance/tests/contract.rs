@@ -37,3 +37,12 @@ fn what_a_device_writes_behind_the_tables_is_in_no_log_of_the_mmus() {
         a_devices_write_is_in_the_log_as_declared(&ports, HostWrites::Unseen);
     }
 }
+
+#[test]
+fn each_scene_finds_its_break_on_the_software_machine() {
+    for track in [Track::PerPage, Track::Ring] {
+        let ports = Ports::<Ept>::new(track);
+        contract::each_scene_finds_its_break(&ports);
+        contract::a_union_without_the_devices_log_is_found(&ports);
+    }
+}

@@ -91,6 +91,14 @@ fn the_kernels_log_keeps_the_contract_over_transparent_huge_pages() {
 }
 
 #[test]
+fn each_scene_finds_its_break_in_the_kernels_log() {
+    for backend in by_each_way(Backing::Small) {
+        contract::each_scene_finds_its_break(&backend);
+        contract::a_union_without_the_devices_log_is_found(&backend);
+    }
+}
+
+#[test]
 fn what_a_device_writes_is_in_no_log_of_the_kernels() {
     for backend in by_each_way(Backing::Small) {
         a_devices_write_is_in_the_log_as_declared(&backend, HostWrites::Unseen);

@@ -46,6 +46,18 @@ fn the_processes_log_keeps_the_contract() {
 }
 
 #[test]
+fn each_scene_finds_its_break_in_the_processes_log() {
+    threads().iter().flatten().for_each(contract::each_scene_finds_its_break);
+}
+
+/// What is written through another mapping of the memory, as vhost-user does, is in no log of this one.
+#[test]
+fn a_union_over_shared_memory_needs_the_devices_log() {
+    let shared = threads().into_iter().flatten().filter(|backend| backend.kind == Kind::Shared);
+    shared.for_each(|backend| contract::a_union_without_the_devices_log_is_found(&backend));
+}
+
+#[test]
 fn what_anybody_writes_here_is_in_the_processes_log() {
     for backend in threads().into_iter().flatten() {
         a_devices_write_is_in_the_log_as_declared(&backend, HostWrites::Seen);
