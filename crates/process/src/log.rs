@@ -3,8 +3,8 @@
 mod tracked;
 mod vacancy;
 
-use crate::calls::{self, Faults};
-use crate::capabilities::{self, Capabilities, Facility, LOG_FEATURES};
+use crate::calls::Faults;
+use crate::capabilities::{self, Capabilities, Facility, LOG_FEATURES, Missing};
 use crate::error::ProcessError;
 use crate::mapping::{Aliased, Mapping};
 use core::any::Any;
@@ -54,8 +54,7 @@ impl ProcessLog {
         Aliased::none_of(&mappings)?;
         Capabilities::of_this_process().supports(Facility::Log)?;
         let faults = capabilities::open(Faults::OfThreads)?;
-        calls::agree(&faults, LOG_FEATURES)
-            .map_err(|_| capabilities::Missing::AsyncWriteProtection)?;
+        capabilities::agree(&faults, LOG_FEATURES, Missing::AsyncWriteProtection)?;
         let pagemap = capabilities::pagemap()?;
         let vacancies = vacancy::vacancies(&pagemap);
         // SAFETY: M, as the caller promises.

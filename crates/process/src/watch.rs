@@ -4,7 +4,7 @@ mod event;
 mod watched;
 mod whole;
 
-use crate::calls::{self, Faults, Protection};
+use crate::calls::{Faults, Protection};
 use crate::capabilities::{self, Capabilities, Facility, Missing, WATCH_FEATURES};
 use crate::error::Call;
 use crate::mapping::{Aliased, Mapping};
@@ -106,7 +106,7 @@ impl WriteWatch {
         Aliased::none_of(&mappings)?;
         Capabilities::of_this_process().supports(writers.facility())?;
         let faults = capabilities::open(writers.faults())?;
-        calls::agree(&faults, WATCH_FEATURES).map_err(|_| Missing::WriteProtection)?;
+        capabilities::agree(&faults, WATCH_FEATURES, Missing::WriteProtection)?;
         // SAFETY: M, as the caller promises.
         let watched = unsafe { Watched::new(faults, mappings) }?;
         Ok(Self { watched, layout, keeps: None })

@@ -1,4 +1,4 @@
-use super::{Capabilities, Facility, LOG_FEATURES, Missing, WATCH_FEATURES, not_opened};
+use super::{Capabilities, Facility, LOG_FEATURES, Missing, WATCH_FEATURES};
 use crate::calls::Faults;
 use linux_raw_sys::general::UFFD_FEATURE_WP_ASYNC;
 use rustix::io::Errno;
@@ -42,10 +42,39 @@ fn without_privilege_only_the_kernel_cannot_be_watched() {
 }
 
 #[test]
-fn what_the_kernel_refuses_with_says_what_is_missing() {
-    let said = |errno: Errno, faults| not_opened(&errno.into(), faults);
+fn what_userfaultfd_is_refused_with_says_what_is_missing() {
+    let said = |errno: Errno, faults| Missing::by_opening(&errno.into(), faults);
     assert_eq!(said(Errno::NOSYS, Faults::OfKernelToo), Missing::Userfaultfd);
     assert_eq!(said(Errno::PERM, Faults::OfKernelToo), Missing::KernelFaults);
     assert_eq!(said(Errno::PERM, Faults::OfThreads), Missing::NotPermitted);
     assert_eq!(said(Errno::MFILE, Faults::OfThreads), Missing::Descriptors);
+    assert_eq!(said(Errno::NOMEM, Faults::OfThreads), Missing::Memory);
+    assert_eq!(said(Errno::INVAL, Faults::OfThreads), Missing::TooOld, "before 5.11");
+}
+
+#[test]
+fn a_feature_that_is_lacking_is_told_from_a_filter() {
+    let said = |errno: Errno| Missing::by_agreeing(&errno.into(), Missing::AsyncWriteProtection);
+    assert_eq!(said(Errno::INVAL), Missing::AsyncWriteProtection);
+    assert_eq!(said(Errno::PERM), Missing::NotPermitted);
+}
+
+#[test]
+fn what_the_pagemap_is_refused_with_says_what_is_missing() {
+    let opened = |errno: Errno| Missing::by_opening_pagemap(&errno.into());
+    assert_eq!(opened(Errno::NOENT), Missing::Pagemap);
+    assert_eq!(opened(Errno::ACCESS), Missing::PagemapNotPermitted);
+    assert_eq!(opened(Errno::MFILE), Missing::Descriptors);
+    let scanned = |errno: Errno| Missing::by_scanning(&errno.into());
+    assert_eq!(scanned(Errno::NOTTY), Missing::PagemapScan);
+    assert_eq!(scanned(Errno::PERM), Missing::ScanNotPermitted);
+    assert_eq!(scanned(Errno::NOMEM), Missing::Memory);
+}
+
+#[test]
+fn either_way_out_names_the_kernel_that_aarch64_needs() {
+    for missing in [Missing::TooOld, Missing::WriteProtection, Missing::AsyncWriteProtection] {
+        let text = missing.to_string();
+        assert!(text.contains("aarch64") && text.contains("6.10"), "{text}");
+    }
 }

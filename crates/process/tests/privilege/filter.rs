@@ -21,8 +21,8 @@ pub(crate) enum Refused {
     Userfaultfd(Said),
     /// The same by `/dev/userfaultfd`, for those who may open it.
     DeviceOfUserfaultfd,
-    /// The scan, as by a kernel whose pagemap has none.
-    PagemapScan,
+    /// The scan.
+    PagemapScan(Said),
 }
 
 /// Refuses these calls of this thread from now on.
@@ -51,12 +51,21 @@ impl Refused {
                 answer(libc::SECCOMP_RET_ERRNO | said.errno()),
             ],
             Self::DeviceOfUserfaultfd => ioctl(opcode::none(0xaa, 0), Errno::PERM),
-            Self::PagemapScan => ioctl(opcode::read_write::<[u64; 12]>(b'f', 16), Errno::NOTTY),
+            Self::PagemapScan(said) => {
+                ioctl(opcode::read_write::<[u64; 12]>(b'f', 16), said.errno_of_ioctl())
+            }
         }
     }
 }
 
 impl Said {
+    fn errno_of_ioctl(self) -> Errno {
+        match self {
+            Self::NotImplemented => Errno::NOTTY,
+            Self::NotPermitted => Errno::PERM,
+        }
+    }
+
     fn errno(self) -> u32 {
         code(match self {
             Self::NotImplemented => Errno::NOSYS,

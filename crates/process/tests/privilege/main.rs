@@ -107,10 +107,21 @@ fn a_container_that_forbids_userfaultfd_is_named() {
 
 #[test]
 fn a_kernel_that_cannot_scan_is_named_and_can_watch() {
-    use filter::Refused;
-    let test = "a_kernel_that_cannot_scan_is_named_and_can_watch";
-    behind(test, &[Refused::PagemapScan], Facility::Log, Err(Missing::PagemapScan));
-    behind(test, &[Refused::PagemapScan], Facility::WatchThreads, Ok(()));
+    use filter::{Refused, Said};
+    let (test, filter) = (
+        "a_kernel_that_cannot_scan_is_named_and_can_watch",
+        [Refused::PagemapScan(Said::NotImplemented)],
+    );
+    behind(test, &filter, Facility::Log, Err(Missing::PagemapScan));
+    behind(test, &filter, Facility::WatchThreads, Ok(()));
+}
+
+#[test]
+fn a_container_that_forbids_the_scan_is_named() {
+    use filter::{Refused, Said};
+    let filter = [Refused::PagemapScan(Said::NotPermitted)];
+    let test = "a_container_that_forbids_the_scan_is_named";
+    behind(test, &filter, Facility::Log, Err(Missing::ScanNotPermitted));
 }
 
 #[test]
