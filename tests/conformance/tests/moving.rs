@@ -17,8 +17,8 @@ use vellum_memory::{
     AddressSpace, DeviceLog, ForeignLog, ForeignWriter, Layout, PAGE_SIZE, SharedBits, Sources,
 };
 use vellum_migrate::{
-    Address, Destination, IncomingGuest, Limits, Options, Outcome, Phase, Progress, Receiver,
-    Refusal, RefusalKind, Report, SourceGuest, Verdict, Verify, migrate,
+    Address, Cancel, Destination, IncomingGuest, Limits, Options, Outcome, Phase, Progress,
+    Receiver, Refusal, RefusalKind, Report, SourceGuest, Verdict, Verify, migrate,
 };
 use vellum_presence::{Need, given};
 use vellum_vmm::{Config, Guest, Machine, MachineState, RAM_BASE, Status, passes_to_recheck_all};
@@ -354,6 +354,16 @@ enum Ending {
     Kept { report: Report, why: String, here: Here },
 }
 
+/// Has the receiver give up when it is dropped, also by a panic: the scope that the receiver is in would
+/// wait for it.
+struct HangUp(Cancel);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 /// Moves a guest that runs, with its devices, over a Unix socket.
 fn moved(way: Way, left_out: LeftOut, verify: Verify) -> Ending {
     let folder = tempfile::tempdir().expect("a folder");
@@ -364,11 +374,12 @@ fn moved(way: Way, left_out: LeftOut, verify: Verify) -> Ending {
     let mut pace = Pace { machine, devices, round: None };
     pace.let_them_write();
     let limits = Limits::default();
-    let cancel = limits.cancel.clone();
     let options = Options { verify, ..Options::default() };
     std::thread::scope(|scope| {
         let arrival =
             scope.spawn(|| receiver.receive(&mut Room, &limits, &mut |_| {}, &mut |_| {}));
+        // Whatever fails from here on, nobody waits for what does not come.
+        let hang_up = HangUp(limits.cancel.clone());
         let outcome =
             migrate(here, receiver.address(), &options, &mut |progress| pace.hear(progress));
         match outcome {
@@ -377,7 +388,7 @@ fn moved(way: Way, left_out: LeftOut, verify: Verify) -> Ending {
                 Ending::Arrived { report: moved.report, there: received.guest }
             }
             Outcome::Kept(kept) => {
-                cancel.cancel();
+                drop(hang_up);
                 assert!(arrival.join().expect("no panic").is_err(), "it is not in two places");
                 let why = kept.failure.to_string();
                 Ending::Kept { report: kept.report, why, here: kept.guest }
