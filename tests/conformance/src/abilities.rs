@@ -21,7 +21,7 @@ pub enum Ability {
     DirtyBits,
     /// Is kept by a page-modification log that the caller chooses.
     PageLog,
-    /// Has what a device writes through a mapping of its own, without a second log.
+    /// Has what a device of this process writes to the memory, without a second log.
     DeviceWrites,
     /// Joins a union with devices' logs.
     Union,
@@ -132,9 +132,12 @@ impl Ability {
             Self::AllSet => {
                 Answer::Shown("with_initially_all_set_huge_leaves_stay_until_their_first_clear")
             }
-            Self::Rings | Self::RingsAndBitmaps | Self::DirtyBits => {
+            Self::Rings | Self::DirtyBits => {
                 Answer::Shown("ports_that_log_by_d_bits_or_rings_pass_both_oracles")
             }
+            Self::RingsAndBitmaps => Answer::Shown(
+                "what_finds_no_room_is_in_the_bitmap_and_what_is_taken_there_faults_again",
+            ),
             Self::PageLog => match column {
                 Column::Ept => Answer::Shown("ports_that_log_by_d_bits_or_rings_pass_both_oracles"),
                 _ => Answer::NoCall("no processor with these tables has one"),

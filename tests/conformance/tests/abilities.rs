@@ -34,13 +34,37 @@ fn all_tests() -> String {
     tests.map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect()
 }
 
+/// Whether `text` has a test of this name that is run: the attributes stand right before it.
+fn is_run(text: &str, test: &str) -> bool {
+    let signature = format!("fn {test}(");
+    text.match_indices(&signature).any(|(at, _)| {
+        let before = text[..at].lines().rev().map(str::trim).skip_while(|line| line.is_empty());
+        let attributes: Vec<_> = before.take_while(|line| line.starts_with("#[")).collect();
+        let is_ignored = attributes.iter().any(|line| line.contains("ignore"));
+        attributes.contains(&"#[test]") && !is_ignored
+    })
+}
+
 #[test]
-fn each_test_that_the_tables_rest_on_is_there() {
+fn each_test_that_the_tables_rest_on_is_run() {
     let text = all_tests();
-    let is_there = |test: &str| text.contains(&format!("fn {test}("));
-    assert!(!is_there("a_test_that_nobody_has_written_yet"));
-    let lost: Vec<_> = tests().into_iter().filter(|test| !is_there(test)).collect();
+    let lost: Vec<_> = tests().into_iter().filter(|test| !is_run(&text, test)).collect();
     assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[test]
+fn what_is_no_test_or_is_ignored_shows_nothing() {
+    assert!(is_run("\n#[test]\nfn one() {", "one"));
+    assert!(is_run("    #[test]\n    #[should_panic]\n    fn one() {", "one"));
+    for text in [
+        "",
+        "\nfn one() {",
+        "#[test]\nfn other() {}\n\nfn one() {",
+        "#[test]\n#[ignore]\nfn one() {",
+        "#[ignore = \"slow\"]\n#[test]\nfn one() {",
+    ] {
+        assert!(!is_run(text, "one"), "{text}");
+    }
 }
 
 #[test]

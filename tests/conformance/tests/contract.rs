@@ -20,6 +20,7 @@ fn ports_keep_the_contract_by_every_way_of_tracking() {
 
 #[test]
 fn ports_keep_the_contract_in_every_format() {
+    contract::all(&Ports::<Ept>::new(Track::Manual).over(PageSize::Huge1G));
     contract::all(&Ports::<Npt>::new(Track::PerPage).over(PageSize::Huge2M));
     contract::all(&Ports::<Stage2>::new(Track::ProtectAll));
 }

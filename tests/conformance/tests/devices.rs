@@ -7,7 +7,7 @@ use vellum_machine::log::{BoardLog, Track};
 use vellum_machine::walker::WalkedFormat;
 use vellum_memory::guest::{Bytes, GuestAddress, GuestMemory, logged_view};
 use vellum_memory::{DeviceLog, DirtySource, Layout, Mark, Misuse, PageSet, Region, Sources};
-use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId};
+use vellum_pte::{AddressSpace, Ept, Gfn, GfnRange, Gpa, Npt, SlotId, Stage2};
 
 const SPACE: AddressSpace = AddressSpace::NORMAL;
 const TRACKS: [Track; 3] = [Track::PerPage, Track::ProtectAll, Track::Manual];
@@ -101,6 +101,7 @@ fn in_the_mmu<F: WalkedFormat>(track: Track) {
 fn a_rust_vmm_device_can_be_in_the_mmus_own_log() {
     TRACKS.into_iter().for_each(in_the_mmu::<Ept>);
     TRACKS.into_iter().for_each(in_the_mmu::<Npt>);
+    TRACKS.into_iter().for_each(in_the_mmu::<Stage2>);
 }
 
 fn in_a_union<F: WalkedFormat>(track: Track) {
@@ -116,6 +117,7 @@ fn in_a_union<F: WalkedFormat>(track: Track) {
 fn a_rust_vmm_device_can_be_in_a_union_with_the_mmus_log() {
     TRACKS.into_iter().for_each(in_a_union::<Ept>);
     TRACKS.into_iter().for_each(in_a_union::<Npt>);
+    TRACKS.into_iter().for_each(in_a_union::<Stage2>);
 }
 
 /// The control: what the two above would say of a device that nobody logs.
