@@ -66,6 +66,8 @@ fn another_version_is_named_on_both_sides() {
     assert!(matches!(failure.cause, Cause::Version(version) if version == VERSION + 1));
     let kept = destination_says(|mut stream| {
         stream.write_all(&opening(VERSION + 1)).expect("it listens");
+        // Whoever hangs up on a source that still writes breaks the connection.
+        stream.read_exact(&mut [0; OPENING]).expect("it says which version it has");
     });
     assert!(matches!(kept.failure.cause, Cause::Version(version) if version == VERSION + 1));
     must_be_as_before(kept);
