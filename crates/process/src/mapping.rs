@@ -35,9 +35,11 @@ pub enum MappingError {
     },
 }
 
-/// Two regions are the same bytes of this process. A write would be in the rounds of one of them only.
+/// Two regions have addresses of this process in common. A write would be in the rounds of one of them
+/// only. The same memory at different addresses is not found: a write through one of its mappings is in
+/// the rounds of that one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("regions {first} and {second} share bytes of this process: track them once")]
+#[error("regions {first} and {second} share addresses of this process: track them once")]
 pub struct Aliased {
     /// The place of the earlier region.
     pub first: usize,
@@ -46,16 +48,18 @@ pub struct Aliased {
 }
 
 impl Aliased {
-    /// Whether no two of `mappings` share a byte.
+    /// Whether no two of `mappings` share an address. Of those that do, some are neighbours in the order of
+    /// their addresses.
     pub(crate) fn none_of(mappings: &[Mapping]) -> Result<(), Self> {
-        for (second, late) in mappings.iter().enumerate() {
-            let late = late.bytes();
-            let shares = |early: &Mapping| early.host < late.end && late.start < early.bytes().end;
-            if let Some(first) = mappings[..second].iter().position(shares) {
-                return Err(Self { first, second });
-            }
-        }
-        Ok(())
+        let mut sorted: Vec<_> = mappings.iter().map(Mapping::bytes).enumerate().collect();
+        sorted.sort_by_key(|(_, bytes)| bytes.start);
+        let shares = sorted.windows(2).find_map(|pair| match pair {
+            [(low, below), (high, above)] if above.start < below.end => Some((*low, *high)),
+            _ => None,
+        });
+        shares.map_or(Ok(()), |(one, other)| {
+            Err(Self { first: one.min(other), second: one.max(other) })
+        })
     }
 }
 

@@ -48,7 +48,7 @@ fn the_pages_of_bytes_are_those_that_have_some_of_them() {
 }
 
 #[test]
-fn the_same_bytes_in_two_regions_are_refused() {
+fn the_same_addresses_in_two_regions_are_refused() {
     let [low, high, across] =
         [0x1000_0000, 0x1004_0000, 0x1003_0000].map(|host| mapping(host, 64).expect("whole pages"));
     assert_eq!(Aliased::none_of(&[low, high]), Ok(()), "neighbours");
@@ -56,4 +56,6 @@ fn the_same_bytes_in_two_regions_are_refused() {
     assert_eq!(Aliased::none_of(&[low, low]), Err(Aliased { first: 0, second: 1 }));
     assert_eq!(Aliased::none_of(&[low, high, across]), Err(Aliased { first: 0, second: 2 }));
     assert_eq!(Aliased::none_of(&[across, high]), Err(Aliased { first: 0, second: 1 }));
+    let inside = mapping(0x1001_0000, 16).expect("whole pages");
+    assert_eq!(Aliased::none_of(&[high, inside, low]), Err(Aliased { first: 1, second: 2 }));
 }
