@@ -3,6 +3,7 @@
 use crate::memory::{Kind, Memory};
 use crate::oracle::{Copy, Draw, next, take};
 use crate::{PAGES, each_kind, log_of, mapping};
+use rustix::mm::Advice;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vellum_memory::{DirtySource, Layout, Misuse, PageSet};
@@ -218,7 +219,7 @@ fn each_region_has_its_own_pages() {
 }
 
 #[test]
-fn the_same_memory_in_two_regions_is_refused() {
+fn the_same_addresses_in_two_regions_are_refused() {
     let memory = Memory::new(Kind::Shared, PAGES).expect("memory");
     if log_of(&memory).is_none() {
         return;
@@ -232,4 +233,41 @@ fn the_same_memory_in_two_regions_is_refused() {
     #[allow(unsafe_code)]
     let watch = unsafe { WriteWatch::new(twice(), Writers::Threads) }.expect_err("likewise");
     assert!(matches!(watch, WatchError::Aliased(Aliased { first: 0, second: 1 })), "{watch}");
+}
+
+#[test]
+fn the_same_memory_at_two_addresses_is_logged_where_it_was_written() {
+    let memory = Memory::new(Kind::Shared, PAGES).expect("memory");
+    let other = memory.again().expect("mapped twice");
+    if log_of(&memory).is_none() {
+        return;
+    }
+    let mappings = vec![mapping(&memory, 0, 0), mapping(&other, 1, PAGES)];
+    // SAFETY: M: both are dropped after the log.
+    #[allow(unsafe_code)]
+    let mut log = unsafe { ProcessLog::new(mappings) }.expect("they are other addresses");
+    log.start().expect("the log starts");
+    memory.write(7, 1);
+    other.write(9, 1);
+    let mut round = PageSet::new(log.layout());
+    take(&mut log, &mut round).expect("a round");
+    let named = [0, 1].map(|region| round.regions()[region].pages().collect::<Vec<_>>());
+    assert_eq!(named, [[7], [9]]);
+}
+
+/// docs/process.md: what is named though it did not change.
+#[test]
+fn pages_that_are_made_ready_to_be_written_or_given_back_before_they_were_there_are_named() {
+    each_kind(|kind, memory| {
+        let Some(mut log) = log_of(&memory) else { return };
+        log.start().expect("the log starts");
+        let copy = Copy::of(&memory);
+        memory.advise(5, 3, Advice::LinuxPopulateWrite).expect("made ready");
+        assert_eq!(next(&mut log), BTreeSet::from([5, 6, 7]), "{kind:?}");
+        memory.advise(100, 2, Advice::LinuxDontNeed).expect("given back");
+        let is_marked = matches!(kind, Kind::Private | Kind::HugePages);
+        let named = if is_marked { BTreeSet::from([100, 101]) } else { BTreeSet::new() };
+        assert_eq!(next(&mut log), named, "{kind:?}");
+        assert_eq!(copy.changed(&memory), BTreeSet::new(), "{kind:?}");
+    });
 }

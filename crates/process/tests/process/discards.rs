@@ -106,6 +106,22 @@ fn shared_pages_that_only_leave_this_mapping_keep_their_content_and_their_log() 
     }
 }
 
+/// docs/process.md: the kernel may protect it as one, and name all of it.
+#[test]
+fn a_shared_huge_page_that_left_this_mapping_and_was_mapped_whole_again_loses_no_write() {
+    let Some((memory, mut log)) = full(Kind::SharedHugePages) else { return };
+    (0..HUGE_PAGES).for_each(|page| memory.write(page, page + 2));
+    memory.advise(0, HUGE_PAGES, Advice::LinuxDontNeed).expect("unmapped");
+    memory.read(3);
+    assert_eq!(next(&mut log), range(0, HUGE_PAGES));
+    for page in [3, 4, 3] {
+        memory.write(page, 98);
+        let named = next(&mut log);
+        assert!(named.contains(&page) && named.is_subset(&range(0, HUGE_PAGES)), "{named:?}");
+        assert_eq!(next(&mut log), BTreeSet::new());
+    }
+}
+
 #[test]
 fn holes_that_are_punched_into_the_file_are_seen_where_the_page_was_written_since_and_no_others() {
     type Punch = fn(&Memory) -> std::io::Result<()>;
