@@ -19,7 +19,7 @@
 //!
 //! Both see the writes that go through the mappings they were given, those of the kernel on this
 //! process's behalf included, and no others. `docs/process.md` says what that leaves out, and
-//! `examples/backend.rs` moves a back end's memory to another process.
+//! `examples/backend` moves a back end's memory to another process.
 #![cfg(target_os = "linux")]
 
 mod calls;
