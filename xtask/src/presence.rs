@@ -10,6 +10,7 @@ pub(crate) mod listing;
 mod machine;
 
 pub(crate) use judge::{Absence, Objection};
+pub(crate) use listing::Selection;
 
 use crate::cargo::target;
 use crate::failure::Failure;
@@ -21,26 +22,42 @@ pub(crate) fn reports() -> PathBuf {
     target().join(format!("presence-{}", std::process::id()))
 }
 
-/// Forgets what was reported so far.
-pub(crate) fn forget() -> Result<(), Failure> {
+/// What the tests report from its making on.
+pub(crate) struct Reports(());
+
+impl Reports {
+    /// Forgets what was reported so far.
+    pub(crate) fn begin() -> Result<Self, Failure> {
+        forget().map(Self)
+    }
+
+    /// What the tests of these selections have reported, if any of them have gates.
+    pub(crate) fn judge(self, selections: &[Selection]) -> Result<Vec<Absence>, Failure> {
+        let reports = read()?;
+        forget()?;
+        let mut expected = Vec::new();
+        let mut objections = Vec::new();
+        for selection in selections {
+            let found = selection.expected()?;
+            expected.extend(found.names);
+            objections.extend(found.vain.into_iter().map(Objection::Nothing));
+        }
+        let findings = judge::judge(&expected, &reports, machine::has);
+        objections.extend(findings.objections);
+        if objections.is_empty() {
+            Ok(findings.absences)
+        } else {
+            Err(Failure::NotRun { objections })
+        }
+    }
+}
+
+fn forget() -> Result<(), Failure> {
     match std::fs::remove_file(reports()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Failure::File { path: reports(), error })
         }
         _ => Ok(()),
-    }
-}
-
-/// What the tests of this selection have reported, if any of them have gates.
-pub(crate) fn judge(selection: Option<&str>) -> Result<Vec<Absence>, Failure> {
-    let reports = read()?;
-    forget()?;
-    let expected = selection.map_or(Ok(Vec::new()), listing::expected)?;
-    let findings = judge::judge(&expected, &reports, machine::has);
-    if findings.objections.is_empty() {
-        Ok(findings.absences)
-    } else {
-        Err(Failure::NotRun { objections: findings.objections })
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::cargo::{cargo, run, target, tests};
 use crate::failure::Failure;
 use crate::hardware::Hardware;
-use crate::presence::{self, Absence};
+use crate::presence::{Absence, Reports, Selection};
 use crate::{deny, freestanding, hypervisors, tool};
 
 /// One proof, and the name it is run by.
@@ -86,18 +86,18 @@ impl Step {
 
     /// Runs it. What it could not show on this machine; or it fails, also where that is not so.
     pub(crate) fn run(self) -> Result<Vec<Absence>, Failure> {
-        presence::forget()?;
+        let reports = Reports::begin()?;
         self.prove()?;
-        presence::judge(self.selection())
+        reports.judge(self.selections())
     }
 
-    /// The packages whose tests it runs, as cargo's selection, where some of them have a gate.
-    fn selection(self) -> Option<&'static str> {
+    /// The tests that it runs, where some of them have a gate.
+    fn selections(self) -> &'static [Selection] {
         match self {
-            Self::Units => Some(UNITS),
-            Self::Conformance => Some(CONFORMANCE),
-            Self::Breaks => Some(BREAKS),
-            _ => None,
+            Self::Units => const { &[Selection::all(UNITS)] },
+            Self::Conformance => const { &[Selection::all(CONFORMANCE)] },
+            Self::Breaks => const { &[KERNEL_BREAKS, Selection::all(BREAKS)] },
+            _ => &[],
         }
     }
 
@@ -139,12 +139,16 @@ fn units() -> Result<(), Failure> {
     run(tests(&format!("test --locked {UNITS}")))
 }
 
+/// The kernel's log is held to rounds that are known to the page.
+const KERNEL_BREAKS: Selection =
+    Selection { build: "-p vellum-kvm --features breaks --test ways", within: "breaks::" };
+
 const BREAKS: &str = "--release -p vellum-cli --features breaks --test breaks";
 
-/// One at a time: each is two processes with a gibibyte each. The kernel's log is also held to rounds
-/// that are known to the page.
+/// Those of the command line one at a time: each is two processes with a gibibyte each.
 fn breaks() -> Result<(), Failure> {
-    run(tests("test --locked -p vellum-kvm --features breaks --test ways breaks::"))?;
+    let Selection { build, within } = KERNEL_BREAKS;
+    run(tests(&format!("test --locked {build} {within}")))?;
     run(tests(&format!("test --locked {BREAKS} -- --test-threads=1")))
 }
 

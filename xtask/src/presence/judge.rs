@@ -28,6 +28,24 @@ impl fmt::Display for Name {
     }
 }
 
+/// A search for tests with gates that finds none.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Vain {
+    /// The package.
+    pub(crate) package: String,
+    /// The program, which was built.
+    pub(crate) binary: String,
+    /// What the names of the tests should begin with.
+    pub(crate) within: String,
+}
+
+impl fmt::Display for Vain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { package, binary, within } = self;
+        write!(f, "{package} {binary} has no test whose name begins with `{within}`")
+    }
+}
+
 /// A test, or a part of one, that this machine cannot run.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Absence {
@@ -45,6 +63,9 @@ pub(crate) enum Objection {
     /// It has a gate and never came to it: ignored, filtered out, or written without.
     #[error("{0} said nothing of what it needs")]
     Silent(Name),
+    /// There is none where tests with gates should be.
+    #[error("{0}: a module was renamed, or a list here is wrong")]
+    Nothing(Vain),
     /// It says that the machine lacks what the machine has.
     #[error("{test} missed `{need}` ({reason}), and this machine has it")]
     Missed {

@@ -1,7 +1,7 @@
 //! The tests that there are, as cargo built them and as they list themselves.
 
 use super::gated::{GATED, Gated};
-use super::judge::Name;
+use super::judge::{Name, Vain};
 use crate::cargo::{cargo, output_of};
 use crate::failure::Failure;
 use std::process::Command;
@@ -36,23 +36,68 @@ pub(crate) struct Program {
     pub(crate) path: String,
 }
 
-/// The tests of a selection that are expected to report.
-pub(crate) fn expected(selection: &str) -> Result<Vec<Name>, Failure> {
-    let build = format!("test --locked --no-run --quiet --message-format=json {selection}");
-    let programs = built(cargo(&build))?;
-    let mut names = Vec::new();
-    for program in programs {
-        let gates = GATED.iter().filter(|gated| is_of(gated, &program)).collect::<Vec<_>>();
-        if gates.is_empty() {
-            continue;
-        }
-        let mut list = Command::new(&program.path);
-        list.args(["--list", "--format", "terse"]);
-        let tests = tests(&output_of(list)?);
-        let has_gate = |test: &String| gates.iter().any(|gated| test.starts_with(gated.within));
-        names.extend(tests.into_iter().filter(has_gate).map(|test| program.name_of(test)));
+/// Tests that a step runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Selection {
+    /// Packages, features and programs, as cargo's options.
+    pub(crate) build: &'static str,
+    /// What the names of those begin with that are run: a module, or nothing if all are.
+    pub(crate) within: &'static str,
+}
+
+/// The tests that should report.
+#[derive(PartialEq, Eq, Default, Debug)]
+pub(crate) struct Expected {
+    pub(crate) names: Vec<Name>,
+    /// What no test was found for.
+    pub(crate) vain: Vec<Vain>,
+}
+
+/// Elsewhere some programs of tests with gates are built empty.
+const HAS_ALL_GATES: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+
+impl Selection {
+    /// All tests of what is built.
+    pub(crate) const fn all(build: &'static str) -> Self {
+        Self { build, within: "" }
     }
-    Ok(names)
+
+    /// Those of its tests that are expected to report.
+    pub(crate) fn expected(self) -> Result<Expected, Failure> {
+        let build = format!("test --locked --no-run --quiet --message-format=json {}", self.build);
+        let mut expected = Expected::default();
+        for program in built(cargo(&build))? {
+            let gates: Vec<_> = GATED.iter().filter(|gated| is_of(gated, &program)).collect();
+            if !gates.is_empty() {
+                let mut list = Command::new(&program.path);
+                list.args(["--list", "--format", "terse"]);
+                expected.add(&program, &gates, self.within, &tests(&output_of(list)?));
+            }
+        }
+        if !HAS_ALL_GATES {
+            expected.vain.clear();
+        }
+        Ok(expected)
+    }
+}
+
+impl Expected {
+    /// What should report of a program that has these `tests`, and of which only those `within` are run.
+    fn add(&mut self, program: &Program, gates: &[&Gated], within: &str, tests: &[String]) {
+        let narrowed = gates.iter().filter_map(|gated| narrower(gated.within, within));
+        let prefixes: Vec<&str> = narrowed.collect();
+        let has_gate = |test: &&String| prefixes.iter().any(|prefix| test.starts_with(prefix));
+        let found = tests.iter().filter(has_gate);
+        self.names.extend(found.map(|test| program.name_of(test.clone())));
+        let is_vain = |prefix: &&str| !tests.iter().any(|test| test.starts_with(*prefix));
+        let vain = prefixes.iter().copied().filter(is_vain);
+        self.vain.extend(vain.map(|prefix| program.without(prefix)));
+    }
+}
+
+/// The prefix of the names that begin with both, if there can be such.
+fn narrower<'p>(one: &'p str, other: &'p str) -> Option<&'p str> {
+    if one.starts_with(other) { Some(one) } else { other.starts_with(one).then_some(other) }
 }
 
 /// What `cargo` builds that is told to tell of it in JSON.
@@ -63,6 +108,11 @@ pub(crate) fn built(cargo: Command) -> Result<Vec<Program>, Failure> {
 impl Program {
     fn name_of(&self, test: String) -> Name {
         Name { package: self.package.clone(), binary: self.binary.clone(), test }
+    }
+
+    fn without(&self, within: &str) -> Vain {
+        let within = within.to_owned();
+        Vain { package: self.package.clone(), binary: self.binary.clone(), within }
     }
 }
 
@@ -93,7 +143,35 @@ fn tests(list: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Program, programs, tests};
+    use super::{Expected, Gated, Program, programs, tests};
+
+    fn expected(gated: &[&'static str], within: &str, tests: &[&str]) -> [Vec<String>; 2] {
+        let [package, binary, path] = ["p", "b", "/t/b"].map(str::to_owned);
+        let program = Program { package, binary, path };
+        let of = |within: &&'static str| Gated { package: "p", binary: "b", within };
+        let gates: Vec<Gated> = gated.iter().map(of).collect();
+        let tests: Vec<String> = tests.iter().map(|test| (*test).to_owned()).collect();
+        let mut expected = Expected::default();
+        expected.add(&program, &gates.iter().collect::<Vec<_>>(), within, &tests);
+        let names = expected.names.into_iter().map(|name| name.test).collect();
+        [names, expected.vain.into_iter().map(|vain| vain.within).collect()]
+    }
+
+    #[test]
+    fn a_gate_that_no_test_is_behind_is_objected_to() {
+        let tests = ["kvm::a", "kvm::b", "plain"];
+        assert_eq!(expected(&["kvm::"], "", &tests), [vec!["kvm::a", "kvm::b"], vec![]]);
+        assert_eq!(expected(&["kvm::", "moved::"], "", &tests)[1], ["moved::"]);
+        assert_eq!(expected(&[""], "", &[])[1], [""]);
+    }
+
+    #[test]
+    fn of_what_is_run_only_in_part_that_part_has_to_be_there() {
+        let tests = ["breaks::a", "other::b"];
+        assert_eq!(expected(&[""], "breaks::", &tests), [vec!["breaks::a"], vec![]]);
+        assert_eq!(expected(&[""], "renamed::", &tests), [vec![], vec!["renamed::"]]);
+        assert_eq!(expected(&["other::"], "breaks::", &tests), [Vec::<String>::new(), vec![]]);
+    }
 
     #[test]
     fn programs_are_found_among_cargos_messages() {
