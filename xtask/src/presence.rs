@@ -22,7 +22,7 @@ pub(crate) fn reports() -> PathBuf {
     target().join(format!("presence-{}", std::process::id()))
 }
 
-/// What the tests report from its making on.
+/// What the tests report from its making on. Dropped, it leaves no file.
 pub(crate) struct Reports(());
 
 impl Reports {
@@ -34,7 +34,6 @@ impl Reports {
     /// What the tests of these selections have reported, if any of them have gates.
     pub(crate) fn judge(self, selections: &[Selection]) -> Result<Vec<Absence>, Failure> {
         let reports = read()?;
-        forget()?;
         let mut expected = Vec::new();
         let mut objections = Vec::new();
         for selection in selections {
@@ -49,6 +48,13 @@ impl Reports {
         } else {
             Err(Failure::NotRun { objections })
         }
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        // One that stays is forgotten by whoever has the same number next.
+        let _ = forget();
     }
 }
 
@@ -87,4 +93,22 @@ pub(crate) fn print(absences: &[Absence]) {
 /// A line for each.
 pub(crate) fn listed(objections: &[Objection]) -> String {
     objections.iter().map(|objection| format!("  {objection}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Reports, reports};
+    use crate::failure::Failure;
+
+    fn fails_after_a_report() -> Result<(), Failure> {
+        let _reports = Reports::begin()?;
+        std::fs::write(reports(), "kvm").expect("the target folder is there");
+        Err(Failure::NoReport("kvm".to_owned()))
+    }
+
+    #[test]
+    fn a_proof_that_fails_leaves_no_file_of_reports() {
+        assert!(fails_after_a_report().is_err());
+        assert!(!reports().exists());
+    }
 }
