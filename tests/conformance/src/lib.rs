@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backend`] | what a backend offers to be held to the suite |
 //! | [`oracle`] | the two oracles: [`oracle::stopped`] and [`oracle::running`] |
+//! | [`trial`] | how a backend is put before them |
 //! | [`port_guest`] | backend: native writers on the software machine's memory ports |
 //! | [`crew`] | threads that follow a plan |
 //! | `native_guest` | backend: the same stores made by vCPUs of the kernel's hypervisor |
@@ -62,3 +63,4 @@ pub mod scene;
 pub mod script;
 #[cfg(target_os = "linux")]
 pub mod thread_guest;
+pub mod trial;

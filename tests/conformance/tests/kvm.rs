@@ -2,19 +2,15 @@
 //! and controls.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-use vellum_conformance::backend::{Backend, Plan};
+use vellum_conformance::backend::Plan;
 use vellum_conformance::breaking::{Broken, Wrong};
 use vellum_conformance::contract::{self, HostWrites, a_devices_write_is_in_the_log_as_declared};
 use vellum_conformance::native_guest::Native;
-use vellum_conformance::oracle::{Length, Objection, running, stopped};
+use vellum_conformance::oracle::{running, stopped};
+use vellum_conformance::trial::{Search, passes, passes_with};
 use vellum_kvm::{Break, Capabilities, RingSize, Way, prepare};
 use vellum_presence::{Need, given};
 use vellum_vmm::Backing;
-
-const LENGTH: Length = Length { iterations: 8, stores: 3000 };
-const VCPUS: [usize; 2] = [1, 4];
-
-type Oracle<B> = fn(&B, Plan, Length) -> Result<(), Objection>;
 
 /// The backend, where this machine has it.
 fn native(way: Way, backing: Backing) -> Option<Native> {
@@ -34,15 +30,6 @@ fn native(way: Way, backing: Backing) -> Option<Native> {
 
 fn by_each_way(backing: Backing) -> impl Iterator<Item = Native> {
     Way::ALL.into_iter().filter_map(move |way| native(way, backing))
-}
-
-fn passes(oracle: Oracle<Native>, backend: &Native) {
-    VCPUS.into_iter().for_each(|vcpus| passes_with(vcpus, oracle, backend));
-}
-
-fn passes_with(vcpus: usize, oracle: Oracle<Native>, backend: &Native) {
-    let verdict = oracle(backend, Plan::new(vcpus, 42), LENGTH);
-    assert_eq!(verdict, Ok(()), "{} with {vcpus} vCPUs", backend.name());
 }
 
 #[test]
@@ -105,9 +92,6 @@ fn what_a_device_writes_is_in_no_log_of_the_kernels() {
     }
 }
 
-/// How many seeds an oracle gets to find what is wrong.
-const TRIES: u64 = 10;
-
 /// What can be wrong with a way: one whose `collect` has protected already has nothing to leave out.
 fn wrongs(way: Way) -> &'static [Wrong] {
     match way {
@@ -118,18 +102,13 @@ fn wrongs(way: Way) -> &'static [Wrong] {
     }
 }
 
-fn is_found<B: Backend>(oracle: Oracle<B>, backend: &B) {
-    let found = (0..TRIES).any(|seed| oracle(backend, Plan::new(2, seed), LENGTH).is_err());
-    assert!(found, "nobody objected to {}", backend.name());
-}
-
 #[test]
 fn both_oracles_find_what_is_made_wrong() {
     for sound in by_each_way(Backing::Small) {
         for wrong in wrongs(sound.way) {
             let backend = Broken { sound, wrong: *wrong };
-            is_found(stopped, &backend);
-            is_found(running, &backend);
+            Search::USUAL.finds(stopped, &backend);
+            Search::USUAL.finds(running, &backend);
         }
     }
 }
@@ -148,8 +127,8 @@ fn both_oracles_find_the_bugs_that_are_planted_in_the_log() {
     for sound in by_each_way(Backing::Small) {
         for bug in bugs(sound.way) {
             let backend = sound.broken(*bug);
-            is_found(stopped, &backend);
-            is_found(running, &backend);
+            Search::USUAL.finds(stopped, &backend);
+            Search::USUAL.finds(running, &backend);
         }
     }
 }
@@ -158,7 +137,7 @@ fn both_oracles_find_the_bugs_that_are_planted_in_the_log() {
 #[test]
 fn the_stopped_oracle_finds_a_log_that_is_never_cleared() {
     if let Some(sound) = native(Way::Manual, Backing::Small) {
-        is_found(stopped, &sound.broken(Break::LostClear));
+        Search::USUAL.finds(stopped, &sound.broken(Break::LostClear));
     }
 }
 

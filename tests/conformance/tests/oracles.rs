@@ -1,10 +1,11 @@
 //! Every backend, held to both oracles; and with each deliberate bug, an oracle objects.
 
-use vellum_conformance::backend::{Backend, Plan};
+use vellum_conformance::backend::Backend;
 use vellum_conformance::breaking::{Broken, Wrong};
-use vellum_conformance::oracle::{Length, Objection, running, stopped};
+use vellum_conformance::oracle::{Length, running, stopped};
 use vellum_conformance::port_guest::Ports;
 use vellum_conformance::rv64_guest::Harts;
+use vellum_conformance::trial::{LENGTH, Oracle, Search, VCPUS, passes};
 use vellum_machine::PageSize;
 use vellum_machine::board::SubPageHardware;
 use vellum_machine::log::Track;
@@ -12,18 +13,7 @@ use vellum_machine::port::ShootDown;
 use vellum_mmu::Break;
 use vellum_pte::{Ept, Npt, Stage2};
 
-const LENGTH: Length = Length { iterations: 8, stores: 3000 };
 const TRACKS: [Track; 3] = [Track::PerPage, Track::ProtectAll, Track::Manual];
-const VCPUS: [usize; 2] = [1, 4];
-
-type Oracle<B> = fn(&B, Plan, Length) -> Result<(), Objection>;
-
-fn passes<B: Backend>(oracle: Oracle<B>, backend: &B) {
-    for vcpus in VCPUS {
-        let verdict = oracle(backend, Plan::new(vcpus, 42), LENGTH);
-        assert_eq!(verdict, Ok(()), "{} with {vcpus} vCPUs", backend.name());
-    }
-}
 
 #[test]
 fn ports_pass_the_stopped_oracle() {
@@ -166,8 +156,7 @@ fn is_found<B: Backend>(oracle: Oracle<B>, backend: &B, vcpus: usize) {
 }
 
 fn is_found_in<B: Backend>(length: Length, oracle: Oracle<B>, backend: &B, vcpus: usize) {
-    let found = (0..TRIES).any(|seed| oracle(backend, Plan::new(vcpus, seed), length).is_err());
-    assert!(found, "nobody objected to {} with {vcpus} vCPUs", backend.name());
+    Search { tries: TRIES, vcpus, length }.finds(oracle, backend);
 }
 
 #[test]

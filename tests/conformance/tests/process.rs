@@ -1,19 +1,15 @@
 //! Memory of this process, tracked by the kernel's userfaultfd: the oracles, the scenes, and controls.
 #![cfg(target_os = "linux")]
 
-use vellum_conformance::backend::{Backend, Plan};
 use vellum_conformance::breaking::{Broken, Wrong};
 use vellum_conformance::contract::{self, HostWrites, a_devices_write_is_in_the_log_as_declared};
-use vellum_conformance::oracle::{Length, Objection, running, stopped};
+use vellum_conformance::oracle::{running, stopped};
 use vellum_conformance::thread_guest::{Kind, Threads};
+use vellum_conformance::trial::{Search, passes};
 use vellum_presence::{Need, given};
 use vellum_process::{Capabilities, Facility};
 
-const LENGTH: Length = Length { iterations: 8, stores: 3000 };
-const VCPUS: [usize; 2] = [1, 4];
 const KINDS: [Kind; 2] = [Kind::Private, Kind::Shared];
-
-type Oracle<B> = fn(&B, Plan, Length) -> Result<(), Objection>;
 
 fn threads() -> Option<[Threads; 2]> {
     let capabilities = Capabilities::of_this_process();
@@ -21,23 +17,14 @@ fn threads() -> Option<[Threads; 2]> {
     Some(KINDS.map(|kind| Threads { kind }))
 }
 
-fn passes(oracle: Oracle<Threads>) {
-    for backend in threads().into_iter().flatten() {
-        for vcpus in VCPUS {
-            let verdict = oracle(&backend, Plan::new(vcpus, 42), LENGTH);
-            assert_eq!(verdict, Ok(()), "{} with {vcpus} threads", backend.name());
-        }
-    }
-}
-
 #[test]
 fn threads_pass_the_stopped_oracle() {
-    passes(stopped);
+    threads().iter().flatten().for_each(|backend| passes(stopped, backend));
 }
 
 #[test]
 fn threads_pass_the_running_oracle() {
-    passes(running);
+    threads().iter().flatten().for_each(|backend| passes(running, backend));
 }
 
 #[test]
@@ -64,19 +51,13 @@ fn what_anybody_writes_here_is_in_the_processes_log() {
     }
 }
 
-/// How many seeds an oracle gets to find what is wrong.
-const TRIES: u64 = 10;
-
 #[test]
 fn both_oracles_find_what_is_made_wrong() {
     for sound in threads().into_iter().flatten() {
         for wrong in [Wrong::DropsAPage, Wrong::ProtectsLate] {
             let backend = Broken { sound, wrong };
-            for oracle in [stopped, running] as [Oracle<_>; 2] {
-                let found =
-                    (0..TRIES).any(|seed| oracle(&backend, Plan::new(2, seed), LENGTH).is_err());
-                assert!(found, "nobody objected to {}", backend.name());
-            }
+            Search::USUAL.finds(stopped, &backend);
+            Search::USUAL.finds(running, &backend);
         }
     }
 }
