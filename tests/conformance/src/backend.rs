@@ -5,7 +5,7 @@ use vellum_memory::guest::{Bytes, GuestAddress, GuestMemoryMmap};
 use vellum_memory::{DirtySource, PAGE_SIZE};
 use vellum_pte::Gfn;
 
-/// Pages at the start of the slot that a guest keeps for itself: the oracles ignore them.
+/// Pages at the start of the slot that a [`Plan`] leaves out, and that a guest may keep for itself.
 pub const RESERVED: u64 = 256;
 /// The oracles' slot: 1 GiB and 3 pages, so that nothing ends where a word or a table does.
 pub const PAGES: u64 = (1 << 18) + 3;
@@ -103,6 +103,12 @@ pub trait Guest {
 
     /// Which region of the log's layout is the slot.
     fn region(&self) -> usize {
+        0
+    }
+
+    /// How many pages at the start of the slot, at most [`RESERVED`], it keeps for itself: nobody asks
+    /// what a log says of them.
+    fn kept(&self) -> u64 {
         0
     }
 

@@ -1,7 +1,7 @@
 //! Backends that are wrong on purpose, around sound ones: what an oracle or a scene does not find here, it
 //! does not find.
 
-use crate::backend::{Backend, Begins, Guest, Plan, RESERVED};
+use crate::backend::{Backend, Begins, Guest, Plan};
 use crate::oracle::harvest;
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{DirtySource, GfnRange, Layout, PageSet};
@@ -20,6 +20,8 @@ pub enum Wrong {
     ProtectsLate,
     /// After so many rounds it names nothing any more.
     FallsSilent(usize),
+    /// Each round has the slot's first page, which no vCPU writes.
+    NamesTheFirst,
     /// Each round has that of the last one again.
     NamesTwice,
     /// Its `protect` clears the marks of pages that were written since they were collected, and does not
@@ -78,11 +80,15 @@ impl<G: Guest> Guest for BrokenGuest<G> {
 
     fn source(&self) -> Self::Source<'_> {
         let sound = self.sound.source();
-        BrokenSource::new(sound, self.wrong, self.sound.region())
+        BrokenSource::new(sound, self.wrong, &self.sound)
     }
 
     fn region(&self) -> usize {
         self.sound.region()
+    }
+
+    fn kept(&self) -> u64 {
+        self.sound.kept()
     }
 
     fn set_number(&self, number: u64) {
@@ -127,15 +133,18 @@ pub struct BrokenSource<S> {
     sound: S,
     wrong: Wrong,
     slot: usize,
+    /// The first page of the slot that is not the guest's own.
+    first: u64,
     kept: PageSet,
     rounds: usize,
 }
 
 impl<S: DirtySource> BrokenSource<S> {
-    /// A source that is `wrong` about the guest's region `slot`.
-    pub fn new(sound: S, wrong: Wrong, slot: usize) -> Self {
+    /// A source that is `wrong` about the slot of `guest`.
+    pub fn new<G: Guest>(sound: S, wrong: Wrong, guest: &G) -> Self {
         let kept = PageSet::new(sound.layout());
-        Self { sound, wrong, slot, kept, rounds: 0 }
+        let (slot, first) = (guest.region(), guest.kept());
+        Self { sound, wrong, slot, first, kept, rounds: 0 }
     }
 
     /// Makes what was taken wrong.
@@ -152,6 +161,7 @@ impl<S: DirtySource> BrokenSource<S> {
                 let last = std::mem::replace(&mut self.kept, taken.clone());
                 taken.merge(&last);
             }
+            Wrong::NamesTheFirst => taken.regions_mut()[self.slot].insert(0),
             Wrong::OwesForever => taken.merge(&self.kept),
             Wrong::KeepsAcrossAStart => self.kept.merge(taken),
             Wrong::LosesWhatFailed => {
@@ -170,7 +180,7 @@ impl<S: DirtySource> BrokenSource<S> {
     /// Takes one of the guest's pages out, each time another.
     fn drop_one(&mut self, taken: &mut PageSet) {
         let slot = &mut taken.regions_mut()[self.slot];
-        let pages: Vec<u64> = slot.pages().filter(|page| *page >= RESERVED).collect();
+        let pages: Vec<u64> = slot.pages().filter(|page| *page >= self.first).collect();
         if let Some(page) = pages.get(self.rounds * 37 % pages.len().max(1)) {
             slot.remove(*page);
         }

@@ -63,7 +63,7 @@ impl<'g, G: Guest> Stage<'g, G> {
     /// The guest's pages in a round.
     fn named(&self, round: &PageSet) -> BTreeSet<u64> {
         let slot = &round.regions()[self.guest.region()];
-        slot.pages().filter(|page| *page >= RESERVED).collect()
+        slot.pages().filter(|page| *page >= self.guest.kept()).collect()
     }
 
     /// Whether `round` has the pages `changed`, and beside them only such whose store a pause came

@@ -197,6 +197,10 @@ impl Guest for NativeGuest {
         RAM
     }
 
+    fn kept(&self) -> u64 {
+        RESERVED_PAGES
+    }
+
     fn set_number(&self, number: u64) {
         self.put(NUMBER_PAGE, 0, number);
     }

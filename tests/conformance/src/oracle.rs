@@ -1,6 +1,6 @@
 //! The two oracles. Both are naive: a number in a page, and whether a harvest named the page.
 
-use crate::backend::{Backend, Begins, Guest, PAGES, Plan, RESERVED};
+use crate::backend::{Backend, Begins, Guest, PAGES, Plan};
 use std::collections::BTreeMap;
 use vellum_memory::{DirtySource, PageSet, RegionSet};
 
@@ -74,7 +74,7 @@ pub fn stopped<B: Backend>(backend: &B, plan: Plan, length: Length) -> Result<()
         let slot = &round.regions()[guest.region()];
         let judge = |page: &u64| judge_stopped(&guest, slot, *page, n, &held_up);
         pages.iter().try_for_each(judge)?;
-        no_strays(slot, &pages, n)?;
+        no_strays(&guest, slot, &pages, n)?;
     }
     source.stop().expect("it is on");
     Ok(())
@@ -143,7 +143,7 @@ pub fn running<B: Backend>(backend: &B, plan: Plan, length: Length) -> Result<()
         one_more_each(&guest);
         let slot = &round.regions()[guest.region()];
         pages.iter().try_for_each(|page| judge_running(&guest, slot, *page, n, &mut due))?;
-        no_strays(slot, &pages, n)?;
+        no_strays(&guest, slot, &pages, n)?;
     }
     guest.pause();
     round.clear();
@@ -208,8 +208,13 @@ pub(crate) fn harvest<S: DirtySource>(source: &mut S, round: &mut PageSet) {
     }
 }
 
-fn no_strays(slot: &RegionSet, pages: &[u64], n: u64) -> Result<(), Objection> {
-    let mut named = slot.pages().filter(|page| *page >= RESERVED);
+fn no_strays<G: Guest>(
+    guest: &G,
+    slot: &RegionSet,
+    pages: &[u64],
+    n: u64,
+) -> Result<(), Objection> {
+    let mut named = slot.pages().filter(|page| *page >= guest.kept());
     match named.find(|page| *page >= PAGES || pages.binary_search(page).is_err()) {
         Some(page) => Err(Objection::Stray { page, n }),
         None => Ok(()),

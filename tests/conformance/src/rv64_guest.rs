@@ -1,7 +1,7 @@
 //! The oracles' guest as an RV64 program: the machine's harts make the stores, and everything that
 //! host and guest tell each other lies in guest memory.
 
-use crate::backend::{Backend, Guest, PAGES, Plan};
+use crate::backend::{Backend, Guest, PAGES, Plan, RESERVED};
 use crate::port_guest::address_of;
 use crate::restricted::{Restricted, Restrictions};
 use std::marker::PhantomData;
@@ -149,6 +149,10 @@ impl<F: WalkedFormat> Guest for HartGuest<F> {
 
     fn source(&self) -> BoardLog<'_, F> {
         BoardLog::new(self.machine.board(), self.track)
+    }
+
+    fn kept(&self) -> u64 {
+        RESERVED
     }
 
     fn set_number(&self, number: u64) {

@@ -244,3 +244,11 @@ fn the_running_oracle_finds_a_log_that_names_nothing_in_the_last_iteration() {
         is_found(running, &backend, vcpus);
     }
 }
+
+/// These guests keep no page for themselves, so a log has none to spare.
+#[test]
+fn both_oracles_find_a_first_page_that_nobody_writes() {
+    let backend = Broken { sound: Ports::<Npt>::new(Track::Manual), wrong: Wrong::NamesTheFirst };
+    is_found(stopped, &backend, 1);
+    is_found(running, &backend, 4);
+}

@@ -54,7 +54,7 @@ fn what_anybody_writes_here_is_in_the_processes_log() {
 #[test]
 fn both_oracles_find_what_is_made_wrong() {
     for sound in threads().into_iter().flatten() {
-        for wrong in [Wrong::DropsAPage, Wrong::ProtectsLate] {
+        for wrong in [Wrong::DropsAPage, Wrong::ProtectsLate, Wrong::NamesTheFirst] {
             let backend = Broken { sound, wrong };
             Search::USUAL.finds(stopped, &backend);
             Search::USUAL.finds(running, &backend);

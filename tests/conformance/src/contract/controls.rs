@@ -62,7 +62,7 @@ where
 {
     on(sound, |stage, source, who| {
         let union = sulking_union(source);
-        let mut union = BrokenSource::new(union, Wrong::LosesWhatFailed, stage.guest.region());
+        let mut union = BrokenSource::new(union, Wrong::LosesWhatFailed, stage.guest);
         start_union(sound, &mut union);
         rounds_that_fail(stage, &mut union, who);
     });
