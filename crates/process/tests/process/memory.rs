@@ -167,6 +167,15 @@ impl Memory {
         }
     }
 
+    /// Maps this program over `page`, which no userfaultfd can have.
+    pub(crate) fn cover(&self, page: u64) -> io::Result<()> {
+        let (program, flags) = (fs::File::open("/proc/self/exe")?, MapFlags::PRIVATE);
+        let at = self.at(page).cast();
+        // SAFETY: over a mapping of ours, whose bytes nobody has a reference to.
+        unsafe { mmap(at, PAGE, ProtFlags::READ, flags | MapFlags::FIXED, program, 0) }?;
+        Ok(())
+    }
+
     /// Takes pages out of the file, which then reads zeros there.
     pub(crate) fn punch(&self, first: u64, pages: u64) -> io::Result<()> {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

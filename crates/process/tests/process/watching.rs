@@ -173,6 +173,20 @@ fn dropping_it_does_so_while_a_forked_process_has_the_descriptor_too() {
     let memory = Memory::new(Kind::Private, PAGES).expect("memory");
     let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
     watch.protect(0, pages(0, PAGES)).expect("protected");
+    dropped_while_a_forked_process_has_it(&memory, watch);
+}
+
+/// It cannot be unregistered, and does so all the same.
+#[test]
+fn dropping_it_does_so_where_a_part_of_its_memory_was_mapped_over() {
+    let memory = Memory::new(Kind::Private, PAGES).expect("memory");
+    let Some(watch) = watch_of(&memory, Writers::Threads) else { return };
+    watch.protect(0, pages(0, PAGES)).expect("protected");
+    memory.cover(PAGES - 1).expect("mapped over");
+    dropped_while_a_forked_process_has_it(&memory, watch);
+}
+
+fn dropped_while_a_forked_process_has_it(memory: &Memory, watch: WriteWatch) {
     let child = crate::others::fork(|| {
         loop {
             std::thread::sleep(PATIENCE);
