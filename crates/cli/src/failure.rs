@@ -2,8 +2,6 @@
 
 use crate::quantity::Size;
 use crate::watch::{AddressRange, WatchError};
-use std::error::Error;
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +12,7 @@ use vellum_machine::error::BoardError;
 use vellum_machine::guests::Builtin;
 use vellum_machine::machine::MachineError;
 use vellum_machine::port::PortError;
-use vellum_migrate::ListenError;
+use vellum_migrate::{Causes, ListenError};
 use vellum_mmu::{
     ActivateError, ClearError, EnableTrackingError, LogError, OutOfMemory, Outcome, SplitError,
     SubPageError, TrackError,
@@ -189,25 +187,6 @@ pub(crate) enum Failure {
     /// A thread of a benchmark ended early.
     #[error("a vCPU's thread panicked")]
     Panicked,
-}
-
-/// An error and what caused it, in one sentence.
-pub(crate) struct Causes<'e>(pub(crate) &'e (dyn Error + 'static));
-
-impl fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let (mut said, mut cause) = (self.0.to_string(), self.0.source());
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Some say their cause themselves.
-            if !said.ends_with(&text) {
-                write!(f, ": {text}")?;
-            }
-            (said, cause) = (text, error.source());
-        }
-        Ok(())
-    }
 }
 
 fn guest_names() -> String {

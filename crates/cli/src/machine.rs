@@ -8,13 +8,12 @@ pub(crate) mod kvm;
 pub(crate) mod software;
 
 use crate::event::{Ended, Event};
-use crate::failure::Causes;
 use crate::show::Show;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::sync::Arc;
 use vellum_memory::guest::GuestMemoryMmap;
-use vellum_migrate::BoxError;
+use vellum_migrate::{BoxError, Causes};
 
 /// A machine that can be moved.
 pub(crate) trait Movable {

@@ -1,56 +1,14 @@
 //! Logs are made with their memory: neither a mark nor a round allocates (M1).
-#![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout as Size, System};
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
+use vellum_counting::{Counting, allocations_of};
 use vellum_memory::{
     AddressSpace, AlwaysLogs, DeviceLog, DirtySource, ForeignLog, Gfn, GfnRange, Layout, Mark,
     PageSet, Region, SlotId, Sources,
 };
 
-/// The system's allocator, which counts what a thread asks of it.
-struct Counting;
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that is ending has none any more, and measures nothing.
-    let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
-}
-
-// SAFETY: memory is the system's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, size: Size) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(size) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, size: Size) {
-        count();
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(memory, size) };
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, old: Size, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(memory, old, size) }
-    }
-}
-
-/// How often `work` allocates or frees.
-fn allocations_of(work: impl FnOnce()) -> u64 {
-    let before = CALLS.get();
-    work();
-    CALLS.get() - before
-}
 
 const SPACE: AddressSpace = AddressSpace::NORMAL;
 

@@ -115,7 +115,7 @@ impl Cause {
 }
 
 /// An error and what caused it, in one sentence.
-struct Causes<'e>(&'e (dyn core::error::Error + 'static));
+pub struct Causes<'e>(pub &'e (dyn core::error::Error + 'static));
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

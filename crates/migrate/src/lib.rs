@@ -68,7 +68,7 @@ pub use breaks::Break;
 pub use cancel::Cancel;
 pub use destination::{Answerer, Limits, Received, Receiver, Served};
 pub use digest::{Difference, Digest};
-pub use failure::{BoxError, Cause, Failure};
+pub use failure::{BoxError, Cause, Causes, Failure};
 pub use guest::{Destination, Fresh, IncomingGuest, SourceGuest};
 pub use identity::{InstanceId, MigrationId};
 pub use progress::{Phase, Progress};

@@ -3,32 +3,10 @@
 #![allow(unsafe_code)]
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use vellum_counting::{Counting, allocations_of};
 use vellum_memory::{AddressSpace, DirtySource, Gfn, GfnRange, PageSet, SlotId};
 use vellum_presence::{Need, given};
 use vellum_process::{Capabilities, Facility, Mapping, ProcessLog};
-
-/// Counts what the thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: the system's allocator, and a count beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: as our caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as our caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -36,12 +14,6 @@ static COUNTING: Counting = Counting;
 /// More than a scan has room for, where every other page is written; forty huge pages.
 const PAGES: usize = 20_480;
 const BYTES: usize = PAGES * 4096;
-
-fn allocations(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
-}
 
 /// Memory, which is mapped as long as this is there.
 struct Memory(*mut u8);
@@ -79,7 +51,7 @@ fn of_two_rounds(memory: &Memory, dirty: u64) -> u64 {
     let mut round = PageSet::new(log.layout());
     log.start().expect("the log starts");
     memory.write_every_other();
-    let counted = allocations(|| {
+    let counted = allocations_of(|| {
         log.collect(&mut round).expect("a round");
         log.protect(0, range, &mut round).expect("protected");
         log.owe(&round);
@@ -95,7 +67,7 @@ fn a_round_allocates_nothing_and_the_count_is_no_fake() {
     let Some(()) = given(Need::PagemapScan, supported) else { return };
     let memory = Memory::new(MapFlags::empty()).expect("memory");
     assert_eq!(of_two_rounds(&memory, PAGES as u64 / 2), 0);
-    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1, "the count counts");
+    assert_eq!(allocations_of(|| drop(std::hint::black_box(Box::new(1)))), 2, "the count counts");
 }
 
 /// There a round makes a pass of its own for what was given back.

@@ -3,7 +3,6 @@
 use super::{Life, Movable, StateError, Work, console};
 use crate::args::{PageSize, Track};
 use crate::event::Ended;
-use crate::failure::Causes;
 use crate::guest::Proof;
 use crate::quantity::Size;
 use crate::show::Show;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use vellum_kvm::{Capabilities, Missing, OpenError, Way, open};
 use vellum_memory::guest::GuestMemoryMmap;
 use vellum_memory::{GfnRange, Layout, PAGE_SIZE};
-use vellum_migrate::{Refusal, RefusalKind};
+use vellum_migrate::{Causes, Refusal, RefusalKind};
 use vellum_vmm::{
     Backing, Config, End, Guest, MINIMUM_MEMORY, MOST_MEMORY, Machine, MachineError, MachineState,
     MemoryError, RAM, RAM_BASE, Status, passes_to_recheck_all,

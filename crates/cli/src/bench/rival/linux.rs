@@ -7,7 +7,6 @@ mod scanned;
 
 use super::{Candidate, Rival};
 use crate::bench::sample::time;
-use crate::failure::Causes;
 use native::Native;
 use protected::Protected;
 use scanned::Scanned;
@@ -15,6 +14,7 @@ use std::io;
 use std::time::Duration;
 use vellum_kvm::{KvmError, Way};
 use vellum_memory::guest::GuestMemoryError;
+use vellum_migrate::Causes;
 use vellum_process::{GuestError, ProcessError};
 use vellum_vmm::{MachineError, ProgramError, Status};
 
