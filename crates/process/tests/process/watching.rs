@@ -225,7 +225,7 @@ fn a_forked_process_cannot_use_it_and_dropping_it_there_changes_nothing() {
 }
 
 #[test]
-fn a_process_whose_writer_stands_can_be_interrupted() {
+fn a_process_whose_writer_stands_can_be_ended() {
     let memory = Memory::new(Kind::Private, PAGES).expect("memory");
     if watch_of(&memory, Writers::Threads).is_none() {
         return;
@@ -241,6 +241,6 @@ fn a_process_whose_writer_stands_can_be_interrupted() {
     // Where the child ends too early, the pipe does.
     drop(into);
     assert_eq!(rustix::io::read(&from, &mut [0]), Ok(1), "it is about to write");
-    child.signal(Signal::INT);
-    assert_eq!(child.end().terminating_signal(), Some(Signal::INT.as_raw()));
+    child.signal(Signal::TERM);
+    assert_eq!(child.end().terminating_signal(), Some(Signal::TERM.as_raw()));
 }
