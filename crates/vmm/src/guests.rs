@@ -2,7 +2,7 @@
 //!
 //! Each is a file of assembly in `guests/`: position-independent, without a stack, and with nothing of
 //! its own but registers and RAM. The first [`RESERVED_PAGES`](crate::RESERVED_PAGES) pages of RAM they
-//! leave alone.
+//! leave alone, but for the diaries of [`Guest::Selfcheck`].
 
 mod code;
 mod plan;
