@@ -1,7 +1,9 @@
-//! The call of the kernel's that `kvm-ioctls` lacks.
+//! What `kvm-ioctls` lacks of the kernel's calls.
 #![allow(unsafe_code)]
 
-use kvm_bindings::KVMIO;
+use crate::port::Access;
+use kvm_bindings::{KVM_EXIT_IO, KVMIO};
+use kvm_ioctls::VcpuFd;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -19,4 +21,17 @@ pub(crate) fn statistics(of: &impl AsRawFd) -> io::Result<File> {
     }
     // SAFETY: the kernel has just made this descriptor, for us alone.
     Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// The access to a port by which the vCPU left the guest, if it was one. An exit hands out its bytes, but
+/// not how they were made.
+pub(crate) fn access(vcpu: &mut VcpuFd) -> Option<Access> {
+    let run = vcpu.get_kvm_run();
+    if run.exit_reason != KVM_EXIT_IO {
+        return None;
+    }
+    // SAFETY: K: with this reason the kernel has filled this member; it is of integers, which have no wrong
+    // bits.
+    let io = unsafe { run.__bindgen_anon_1.io };
+    Some(Access { port: io.port, size: io.size, count: io.count })
 }

@@ -23,19 +23,33 @@ pub(crate) enum Message {
     End(u8),
 }
 
+/// What one instruction does at a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Access {
+    pub(crate) port: u16,
+    /// Bytes of each time.
+    pub(crate) size: u8,
+    /// How many times: more than once where the processor repeats the instruction by itself.
+    pub(crate) count: u32,
+}
+
 impl Message {
-    /// What these bytes at a port mean, if anything.
-    pub(crate) fn of(port: u16, bytes: &[u8]) -> Option<Self> {
+    /// What an `out` means whose first bytes are these, if anything: a message is written once, in as many
+    /// bytes as its port has.
+    pub(crate) fn of(out: Access, [a, b, c, d]: [u8; 4]) -> Option<Self> {
         const PROGRESS: u16 = Port::Progress as u16;
         const CONSOLE: u16 = Port::Console as u16;
         const REST: u16 = Port::Rest as u16;
         const END: u16 = Port::End as u16;
-        match (port, bytes) {
-            (PROGRESS, &[a, b, c, d]) => Some(Self::Progress(u32::from_le_bytes([a, b, c, d]))),
-            (CONSOLE, &[byte]) => Some(Self::Console(byte)),
-            (REST, &[_]) => Some(Self::Rest),
-            (END, &[code]) => Some(Self::End(code)),
+        match (out.port, out.size, out.count) {
+            (PROGRESS, 4, 1) => Some(Self::Progress(u32::from_le_bytes([a, b, c, d]))),
+            (CONSOLE, 1, 1) => Some(Self::Console(a)),
+            (REST, 1, 1) => Some(Self::Rest),
+            (END, 1, 1) => Some(Self::End(a)),
             _ => None,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

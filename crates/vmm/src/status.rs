@@ -66,13 +66,26 @@ pub enum Why {
         /// The guest-physical address.
         address: u64,
     },
-    /// An `out` that means nothing.
-    #[error("it wrote {bytes} bytes to port {port:#x}, which means nothing")]
-    Port {
+    /// An `out` that is no message: to a port without a meaning, of another width than the port's, or by
+    /// an instruction that writes more than once.
+    #[error("it wrote to port {port:#x}, size {size}, count {count}, which is no message")]
+    Out {
         /// The port.
         port: u16,
-        /// How many bytes.
-        bytes: usize,
+        /// Bytes of each time.
+        size: u8,
+        /// How many times.
+        count: u32,
+    },
+    /// An `in`: no port has anything to read.
+    #[error("it read from port {port:#x}, size {size}, count {count}, where there is nothing")]
+    In {
+        /// The port.
+        port: u16,
+        /// Bytes of each time.
+        size: u8,
+        /// How many times.
+        count: u32,
     },
     /// An instruction that writes to a port again and again, of which a message is one time.
     #[error("it wrote to a port by a repeated instruction, which is no message")]

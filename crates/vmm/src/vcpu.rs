@@ -1,5 +1,6 @@
 //! A vCPU: into the guest and out again.
 
+use crate::calls;
 use crate::console::ConsoleSink;
 use crate::port::Message;
 use crate::status::{End, Failure, Why};
@@ -47,18 +48,37 @@ impl Vcpu {
     /// Enters the guest once.
     pub(crate) fn enter(&mut self) -> Result<Left, Failure> {
         self.io = Io::Done;
-        match left(self.fd.run()) {
-            Ok(Left::Message(message)) => {
-                self.io = Io::Pending;
-                Ok(Left::Message(message))
-            }
-            Ok(left) => Ok(left),
-            Err(Some(why)) => Err(self.failure(why)),
-            Err(None) => {
-                let number = self.fd.get_kvm_run().exit_reason;
-                Err(self.failure(Why::Exit(number)))
-            }
+        match exit(self.fd.run()) {
+            Exit::Out(bytes) => self.hear(bytes),
+            Exit::In => Err(self.stray(|port, size, count| Why::In { port, size, count })),
+            Exit::RingFull => Ok(Left::RingFull),
+            Exit::Kicked => Ok(Left::Kicked),
+            Exit::Stray(Some(why)) => Err(self.failure(why)),
+            Exit::Stray(None) => Err(self.unknown()),
         }
+    }
+
+    /// It wrote to a port, and these are the first bytes.
+    fn hear(&mut self, bytes: [u8; 4]) -> Result<Left, Failure> {
+        let message = calls::access(&mut self.fd).and_then(|out| Message::of(out, bytes));
+        let Some(message) = message else {
+            return Err(self.stray(|port, size, count| Why::Out { port, size, count }));
+        };
+        self.io = Io::Pending;
+        Ok(Left::Message(message))
+    }
+
+    /// It was at a port, and not for a message.
+    fn stray(&mut self, why: impl FnOnce(u16, u8, u32) -> Why) -> Failure {
+        match calls::access(&mut self.fd) {
+            Some(access) => self.failure(why(access.port, access.size, access.count)),
+            None => self.unknown(),
+        }
+    }
+
+    fn unknown(&mut self) -> Failure {
+        let number = self.fd.get_kvm_run().exit_reason;
+        self.failure(Why::Exit(number))
     }
 
     /// Has KVM end the instruction by which the vCPU left the guest, without entering the guest.
@@ -127,18 +147,29 @@ pub(crate) fn end(code: u8) -> End {
     if code == 0 { End::Finished } else { End::Failed }
 }
 
-/// Why it left, or why it cannot go on, if there is more to say than the number of the exit.
-fn left(exit: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Result<Left, Option<Why>> {
+/// An exit, without what it has borrowed of the vCPU.
+enum Exit {
+    /// It wrote to a port: the first bytes, and zeros where there are fewer.
+    Out([u8; 4]),
+    /// It read from a port.
+    In,
+    RingFull,
+    Kicked,
+    /// It cannot go on. Why, if there is more to say than the number of the exit.
+    Stray(Option<Why>),
+}
+
+fn exit(exit: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Exit {
     match exit {
-        Ok(VcpuExit::IoOut(port, bytes)) => {
-            let message = Message::of(port, bytes).map(Left::Message);
-            message.ok_or(Some(Why::Port { port, bytes: bytes.len() }))
+        Ok(VcpuExit::IoOut(_, bytes)) => {
+            Exit::Out(std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0)))
         }
-        Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => Ok(Left::RingFull),
-        Ok(VcpuExit::Intr) => Ok(Left::Kicked),
-        Ok(exit) => Err(why(&exit)),
-        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Ok(Left::Kicked),
-        Err(error) => Err(Some(Why::Kernel(error.into()))),
+        Ok(VcpuExit::IoIn(..)) => Exit::In,
+        Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => Exit::RingFull,
+        Ok(VcpuExit::Intr) => Exit::Kicked,
+        Ok(exit) => Exit::Stray(why(&exit)),
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Exit::Kicked,
+        Err(error) => Exit::Stray(Some(Why::Kernel(error.into()))),
     }
 }
 
@@ -152,7 +183,6 @@ fn why(exit: &VcpuExit<'_>) -> Option<Why> {
             Why::NoMemory { address: *address }
         }
         VcpuExit::MemoryFault { gpa, .. } => Why::HostMemory { address: *gpa },
-        VcpuExit::IoIn(port, bytes) => Why::Port { port: *port, bytes: bytes.len() },
         _ => return None,
     })
 }

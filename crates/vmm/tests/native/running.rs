@@ -116,10 +116,26 @@ fn a_fault_is_told_as_a_shutdown() {
 
 #[test]
 fn a_port_that_means_nothing_is_named() {
-    let port = |port, bytes| move |why: &Why| matches!(why, Why::Port { port: p, bytes: b } if (*p, *b) == (port, bytes));
-    failure(&[0xe6, 0x14], port(0x14, 1)); // out 0x14, al
-    failure(&[0xe6, 0x10], port(0x10, 1)); // out 0x10, al: progress has four bytes
-    failure(&[0xe4, 0x11], port(0x11, 1)); // in al, 0x11
+    failure(&[0xe6, 0x14], out(0x14, 1)); // out 0x14, al
+    failure(&[0xe4, 0x11], |why| matches!(why, Why::In { port: 0x11, size: 1, count: 1 })); // in al, 0x11
+}
+
+fn out(to: u16, width: u8) -> impl Fn(&Why) -> bool {
+    move |why| matches!(*why, Why::Out { port, size, count: 1.. } if (port, size) == (to, width))
+}
+
+#[test]
+fn an_out_of_another_width_than_its_ports_is_named() {
+    failure(&[0xe6, 0x10], out(0x10, 1)); // out 0x10, al: progress has four bytes
+    failure(&[0x66, 0xe7, 0x10], out(0x10, 2)); // out 0x10, ax
+    failure(&[0xe7, 0x13], out(0x13, 4)); // out 0x13, eax: the end has one byte
+}
+
+#[test]
+fn as_many_bytes_as_a_message_has_are_none_if_an_instruction_writes_them_one_by_one() {
+    // mov rsi, rdi; mov edx, 0x10; mov ecx, 4; rep outsb; stay: jmp stay
+    let code = [0x48, 0x89, 0xfe, 0xba, 0x10, 0, 0, 0, 0xb9, 4, 0, 0, 0, 0xf3, 0x6e, 0xeb, 0xfe];
+    failure(&code, out(0x10, 1));
 }
 
 #[test]
