@@ -71,8 +71,8 @@ pub enum MemoryError {
         source: io::Error,
     },
     /// Not as a guest's memory.
-    #[error("the guest's memory could not be put together: {0}")]
-    Regions(vm_memory::GuestRegionCollectionError),
+    #[error("the guest's memory could not be put together")]
+    Regions(#[source] vm_memory::GuestRegionCollectionError),
     /// It could not be written.
     #[error("the guest's tables could not be written")]
     Write(#[from] GuestMemoryError),

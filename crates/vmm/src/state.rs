@@ -84,8 +84,8 @@ pub enum SaveError {
     #[error("the machine is not paused")]
     NotPaused,
     /// It failed: there is nothing to go on with.
-    #[error("the machine failed: {0}")]
-    Failed(Arc<Failure>),
+    #[error("the machine failed")]
+    Failed(#[source] Arc<Failure>),
     /// KVM does not say.
     #[error("KVM does not give {part} of vCPU {vcpu}")]
     Refused {

@@ -1,5 +1,6 @@
 //! What a machine does, and why it stands.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use vellum_kvm::KvmError;
@@ -26,7 +27,8 @@ pub enum End {
     Failed,
 }
 
-/// Which vCPU could not go on, where, and why.
+/// Which vCPU could not go on, where, and why. Its text ends with that of `why`; what caused that is its
+/// source.
 #[derive(Debug)]
 pub struct Failure {
     /// Its number.
@@ -94,11 +96,11 @@ pub enum Why {
     #[error("it left the guest for reason {0} of KVM's, with which this monitor can do nothing")]
     Exit(u32),
     /// The kernel would not run it.
-    #[error("KVM_RUN failed: {0}")]
-    Kernel(std::io::Error),
+    #[error("KVM_RUN failed")]
+    Kernel(#[source] std::io::Error),
     /// Its dirty ring is full and could not be emptied.
-    #[error("its dirty ring is full, and: {0}")]
-    Ring(KvmError),
+    #[error("its dirty ring is full and could not be emptied")]
+    Ring(#[source] KvmError),
     /// A restore ended half-way: registers of two states are in its vCPUs.
     #[error("a restore was refused half-way")]
     HalfRestored,
@@ -117,7 +119,11 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.why.source()
+    }
+}
 
 /// Why a machine runs no more.
 #[derive(Clone, Debug)]
@@ -140,3 +146,6 @@ impl From<Ended> for Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

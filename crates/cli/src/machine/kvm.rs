@@ -239,14 +239,7 @@ impl Movable for Machine {
     }
 
     fn ended(&self) -> Option<(Ended, String)> {
-        Some(match self.status() {
-            Status::Running | Status::Paused => return None,
-            Status::ShutDown(End::Finished) => (Ended::ShutDown, "the guest shut down".to_owned()),
-            Status::ShutDown(End::Failed) => {
-                (Ended::Failed, "the guest found something wrong and shut down".to_owned())
-            }
-            Status::Failed(why) => (Ended::Failed, format!("the guest cannot go on: {why}")),
-        })
+        ended(self.status())
     }
 
     fn life(&self) -> Life {
@@ -261,6 +254,20 @@ impl Movable for Machine {
         let state = MachineState::from_bytes(state).map_err(StateError::of)?;
         self.restore(&state).map_err(StateError::of)
     }
+}
+
+/// How and why a machine runs no more.
+fn ended(status: Status) -> Option<(Ended, String)> {
+    Some(match status {
+        Status::Running | Status::Paused => return None,
+        Status::ShutDown(End::Finished) => (Ended::ShutDown, "the guest shut down".to_owned()),
+        Status::ShutDown(End::Failed) => {
+            (Ended::Failed, "the guest found something wrong and shut down".to_owned())
+        }
+        Status::Failed(why) => {
+            (Ended::Failed, format!("the guest cannot go on: {}", Causes(&*why)))
+        }
+    })
 }
 
 /// One that waits for a guest to arrive. Nobody has vouched for what it is to have.

@@ -1,5 +1,6 @@
 use super::*;
 use vellum_kvm::Capability;
+use vellum_vmm::{Failure, Why};
 
 #[test]
 fn a_capability_that_is_missing_is_named_with_what_to_take_instead() {
@@ -76,5 +77,17 @@ fn a_host_that_is_short_of_memory_is_told_of_with_what_was_asked_for_and_the_way
         ),
     ] {
         assert!(words.iter().all(|word| text.contains(word)), "{words:?} are not in {text}");
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_go_on_is_told_with_all_causes() {
+    let source = io::Error::from_raw_os_error(12);
+    let cause = vellum_kvm::KvmError::Vm { call: vellum_kvm::Call::ResetDirtyRings, source };
+    let failure = Failure { vcpu: 1, at: None, why: Why::Ring(cause) };
+    let (how, text) = ended(Status::Failed(failure.into())).expect("it runs no more");
+    assert_eq!(how, Ended::Failed);
+    for word in ["vCPU 1", "ring is full", "KVM_RESET_DIRTY_RINGS failed", "(os error 12)"] {
+        assert!(text.contains(word), "{word} is not in {text}");
     }
 }
