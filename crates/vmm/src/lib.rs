@@ -71,6 +71,6 @@ pub use machine::Machine;
 pub use port::Port;
 pub use program::{Program, ProgramError};
 pub use ram::{RAM, RAM_BASE, RESERVED_PAGES, SYSTEM};
-pub use state::{MachineState, Part, RestoreError, SaveError, StateError};
+pub use state::{CpuidWord, MachineState, Part, Register, RestoreError, SaveError, StateError};
 pub use statistics::{Statistics, StatisticsError};
 pub use status::{End, Failure, Status, Why};

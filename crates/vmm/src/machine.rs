@@ -18,8 +18,8 @@ use crate::state::{MachineState, Msrs, Refusal, RestoreError, SaveError, SavedVc
 use crate::statistics::{self, Files, Statistics, StatisticsError};
 use crate::status::{Ended, Failure, Status, Why};
 use crate::vcpu::{self, Left, Room, Vcpu};
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::{VcpuFd, VmFd};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +54,8 @@ impl Cell {
 /// its memory.
 struct Shared {
     cells: Vec<Cell>,
+    /// What this host can give a guest, and all that it does give.
+    supported: Vec<kvm_cpuid_entry2>,
     msrs: Msrs,
     statistics: Files,
     vm: VmFd,
@@ -114,10 +116,14 @@ impl Machine {
         let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         let prepared = prepare(&vm, config.way, config.ring)?;
         let mut log = logged(&vm, prepared, &ram)?;
-        let cells = cells(&kvm, &vm, config.vcpus, &mut log)?;
+        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        let supported = supported.map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
+        let cells = (0..config.vcpus).map(|number| cell(&vm, number, &supported, &mut log));
+        let cells: Vec<_> = cells.collect::<Result<_, _>>()?;
         let statistics = Files::of(&vm, cells.iter().map(|cell| statistics::of(&cell.lock().fd)));
         let shared = Arc::new(Shared {
             gate: Gate::new(cells.len()),
+            supported: given(&supported, &cells)?,
             cells,
             msrs: Msrs::of(&kvm).map_err(failed("KVM_GET_MSR_INDEX_LIST"))?,
             statistics,
@@ -213,8 +219,8 @@ impl Machine {
     /// Makes this machine go on where another was saved, once its memory is here too and it is resumed.
     ///
     /// # Errors
-    /// [`RestoreError`]: it is not paused, or of another shape; then it is as it was. Or KVM refuses a
-    /// part: then it has [failed](Status::Failed), and another state may be restored.
+    /// [`RestoreError`]: it is not paused, of another shape, or on a host that lacks features of the
+    /// guest's; then it is as it was. Or KVM refuses a part: then it has [failed](Status::Failed), and another state may be restored.
     pub fn restore(&self, state: &MachineState) -> Result<(), RestoreError> {
         let _turning = self.turning();
         if !self.shared.gate.is_paused() {
@@ -226,6 +232,9 @@ impl Machine {
         let (machine, found) = (self.shared.cells.len(), state.vcpus.len());
         if machine != found {
             return Err(RestoreError::Vcpus { state: found, machine });
+        }
+        for (vcpu, saved) in state.vcpus.iter().enumerate() {
+            saved.check(&self.shared.supported).map_err(|refusal| refusal.of(vcpu))?;
         }
         if let Err((vcpu, refusal)) = self.shared.restore(state) {
             let failure = Failure { vcpu, at: None, why: Why::HalfRestored };
@@ -376,17 +385,22 @@ fn set(vm: &VmFd, slot: &Memslot) -> Result<(), kvm_ioctls::Error> {
     }
 }
 
-fn cells(kvm: &Kvm, vm: &VmFd, vcpus: usize, log: &mut KvmLog) -> Result<Vec<Cell>, MachineError> {
-    let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-    let cpuid = cpuid.map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
-    (0..vcpus).map(|number| cell(vm, number, &cpuid, log)).collect()
-}
-
 fn cell(vm: &VmFd, number: usize, cpuid: &CpuId, log: &mut KvmLog) -> Result<Cell, MachineError> {
     let fd = vm.create_vcpu(number as u64).map_err(failed("KVM_CREATE_VCPU"))?;
     fd.set_cpuid2(cpuid).map_err(failed("KVM_SET_CPUID2"))?;
     log.add_vcpu(&fd)?;
     Ok(Cell::new(Vcpu::new(number, fd, log.reaper())))
+}
+
+/// What KVM supports (`KVM_GET_SUPPORTED_CPUID`), and what a new vCPU was given all the same: where the
+/// instruction is not trapped, a guest sees the processor's own answer, and KVM says so.
+fn given(supported: &CpuId, cells: &[Cell]) -> Result<Vec<kvm_cpuid_entry2>, MachineError> {
+    let mut given = supported.as_slice().to_vec();
+    if let Some(first) = cells.first() {
+        let shown = first.lock().fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES);
+        given.extend_from_slice(shown.map_err(failed("KVM_GET_CPUID2"))?.as_slice());
+    }
+    Ok(given)
 }
 
 /// Puts a vCPU at the beginning of the program.

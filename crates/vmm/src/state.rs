@@ -1,12 +1,14 @@
 //! What of a machine moves, beside its memory.
 
 mod encoding;
+mod features;
 mod msrs;
 mod vcpu;
 mod xsave;
 
 #[cfg(test)]
 pub(crate) use encoding::{content, seal};
+pub use features::{CpuidWord, Register};
 pub(crate) use msrs::Msrs;
 pub(crate) use vcpu::{Refusal, SavedVcpu};
 
@@ -114,6 +116,16 @@ pub enum RestoreError {
         state: usize,
         /// In the machine.
         machine: usize,
+    },
+    /// The guest was given features that this host's KVM does not support.
+    #[error("this host lacks features that vCPU {vcpu} was given: bits {bits:#x} of {word}")]
+    Features {
+        /// Its number.
+        vcpu: usize,
+        /// Where CPUID says that it has them: the first such place.
+        word: CpuidWord,
+        /// Which of its bits are lacking.
+        bits: u32,
     },
     /// KVM does not take a part.
     #[error("KVM does not take {part} of vCPU {vcpu}")]

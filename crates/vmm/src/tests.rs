@@ -1,5 +1,6 @@
 //! What only this crate can try: a guest at another level, and states that are not whole.
 
+mod features;
 mod hostile;
 mod moved;
 mod natively;

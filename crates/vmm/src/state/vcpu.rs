@@ -1,7 +1,7 @@
 //! One vCPU's state, out of KVM and into it.
 
 use super::msrs::{self, Msrs};
-use super::{Part, RestoreError, xsave};
+use super::{CpuidWord, Part, RestoreError, features, xsave};
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_debugregs, kvm_mp_state, kvm_msr_entry,
     kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
@@ -25,7 +25,7 @@ pub(crate) struct SavedVcpu {
     pub(crate) events: kvm_vcpu_events,
 }
 
-/// What KVM would not take.
+/// What KVM would not take, or must not be given.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Part(Part, io::Error),
@@ -33,6 +33,8 @@ pub(crate) enum Refusal {
     Msr(u32, u64),
     /// Found, and room for.
     Xsave(usize, usize),
+    /// Of which word of CPUID, and which bits.
+    Features(CpuidWord, u32),
 }
 
 impl Refusal {
@@ -46,6 +48,7 @@ impl Refusal {
             Self::Part(part, source) => RestoreError::Refused { vcpu, part, source },
             Self::Msr(index, value) => RestoreError::Msr { vcpu, index, value },
             Self::Xsave(found, room) => RestoreError::Xsave { vcpu, found, room },
+            Self::Features(word, bits) => RestoreError::Features { vcpu, word, bits },
         }
     }
 }
@@ -79,6 +82,13 @@ impl SavedVcpu {
     /// together, and keeps its own; for the others that is wanted.
     pub(crate) fn lose_time(fd: &VcpuFd) -> Result<(), Refusal> {
         msrs::lose_time(fd)
+    }
+
+    /// Whether a host that supports these features has all that this was given. KVM would take the others
+    /// too, and the guest would find out when it uses them.
+    pub(crate) fn check(&self, host: &[kvm_cpuid_entry2]) -> Result<(), Refusal> {
+        let lacking = features::lacking(&self.cpuid, host);
+        lacking.map_or(Ok(()), |(word, bits)| Err(Refusal::Features(word, bits)))
     }
 
     /// Makes `fd` this.

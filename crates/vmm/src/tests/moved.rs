@@ -31,7 +31,7 @@ fn copy(from: &Machine, to: &Machine) {
 }
 
 /// Selfcheck after some passes, standing.
-fn source(vcpus: usize) -> Option<Machine> {
+pub(super) fn source(vcpus: usize) -> Option<Machine> {
     let (machine, _) = presence::machine(&config(vcpus), &Guest::Selfcheck.program())?;
     machine.resume();
     until_passes(&machine, 20);
@@ -44,7 +44,7 @@ fn destination(vcpus: usize) -> Machine {
 }
 
 /// A machine that goes on with the memory of `from` and this state, by way of its bytes.
-fn moved(from: &Machine, state: &MachineState) -> Machine {
+pub(super) fn moved(from: &Machine, state: &MachineState) -> Machine {
     let machine = destination(state.vcpus());
     copy(from, &machine);
     let state = MachineState::from_bytes(&state.to_bytes()).expect("a state");
@@ -148,7 +148,7 @@ fn no_message_is_said_twice_or_lost_however_often_a_guest_moves() {
 /// What moves on by itself: the time-stamp counter, and clocks that follow it.
 const CLOCKS: [u32; 6] = [0x10, 0x3b, 0xe7, 0xe8, 0x4000_0020, 0x4000_0010];
 
-fn still(mut state: MachineState) -> MachineState {
+pub(super) fn still(mut state: MachineState) -> MachineState {
     for vcpu in &mut state.vcpus {
         vcpu.msrs.retain(|entry| !CLOCKS.contains(&entry.index));
     }
