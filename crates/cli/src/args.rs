@@ -111,7 +111,7 @@ If the acknowledgement of the hand-over is lost, the source keeps its guest paus
 every second. When you know that the destination does not run it:
   vellum migrate --resume PID
 
-Exit status: 0 verified (with --to: handed over), 1 failed, 2 could not start.")]
+Exit status: 0 verified (with --to: handed over, and not ended), 1 failed, 2 could not start.")]
 pub(crate) struct Migrate {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,

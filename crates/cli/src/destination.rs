@@ -52,8 +52,11 @@ impl IncomingGuest for Arrival {
         Ok(())
     }
 
+    /// One that had ended before it came does not run, whoever resumes it.
     fn resume(&mut self) {
-        self.show.say(&Event::Running);
+        if self.machine.ended().is_none() {
+            self.show.say(&Event::Running);
+        }
         self.machine.resume();
     }
 }

@@ -8,7 +8,7 @@ mod verdict;
 
 use crate::args::{Migrate, Runs};
 use crate::child::Destination;
-use crate::event::Event;
+use crate::event::{Ended, Event};
 use crate::failure::{End, Failure};
 use crate::guest::Proof;
 use crate::interrupt::Interrupt;
@@ -42,11 +42,20 @@ mod kvm {
 #[derive(Debug, thiserror::Error)]
 enum NotBegun {
     /// The guest had ended.
-    #[error("{0}. That was before it could be moved.")]
-    Ended(String),
+    #[error("{1}. That was before it could be moved.")]
+    Ended(Ended, String),
     /// Somebody stopped it.
     #[error("interrupted before the migration began.")]
     Interrupted,
+}
+
+impl NotBegun {
+    fn ended(&self) -> Option<Ended> {
+        match self {
+            Self::Ended(how, _) => Some(*how),
+            Self::Interrupted => None,
+        }
+    }
 }
 
 /// Everything but the machine.
@@ -119,7 +128,7 @@ impl Job<'_> {
         self.announce();
         source.machine.resume();
         if let Err(error) = self.warm_up(source.machine) {
-            return Ok(Report { reason: error.to_string(), ..self.report() });
+            return Ok(Report { reason: error.to_string(), ended: error.ended(), ..self.report() });
         }
         let attempts = Attempts {
             to: &to,
@@ -153,8 +162,8 @@ impl Job<'_> {
     /// Lets the guest get going: what is moved is a guest in the middle of its work.
     fn warm_up(&self, machine: &impl Movable) -> Result<(), NotBegun> {
         loop {
-            if let Some((_, reason)) = machine.ended() {
-                return Err(NotBegun::Ended(reason));
+            if let Some((how, reason)) = machine.ended() {
+                return Err(NotBegun::Ended(how, reason));
             }
             if self.proof.of_warmth().is_given(&machine.life()) {
                 return Ok(());

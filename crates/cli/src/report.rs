@@ -5,6 +5,7 @@ mod table;
 pub(crate) use table::{Width, columns, render, wrapped};
 
 use crate::args::Runs;
+use crate::event::Ended;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(crate) struct Report {
     pub(crate) verified: bool,
     /// One sentence: why it is verified, or why not.
     pub(crate) reason: String,
+    /// How the guest ended, if it did before it was seen to run on.
+    pub(crate) ended: Option<Ended>,
     /// The guest.
     pub(crate) guest: String,
     /// How its writes were tracked.

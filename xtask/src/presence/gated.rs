@@ -5,7 +5,8 @@
 pub(crate) struct Gated {
     /// Their package.
     pub(crate) package: &'static str,
-    /// Their program: the name of the integration test, of the example, or of the library for unit tests.
+    /// Their program: the name of the integration test, of the example, or of the library or the tool for
+    /// unit tests.
     pub(crate) binary: &'static str,
     /// What their names begin with: a module, or nothing if all tests of the program have gates.
     pub(crate) within: &'static str,
@@ -28,6 +29,7 @@ pub(crate) const GATED: &[Gated] = &[
     Gated { package: "vellum-cli", binary: "kvm", within: "without::hidden::" },
     Gated { package: "vellum-cli", binary: "breaks", within: "on_kvm::" },
     Gated { package: "vellum-cli", binary: "kvm", within: "bench::" },
+    Gated { package: "vellum-cli", binary: "vellum", within: "migrate::attempt::tests::on_kvm::" },
     Gated { package: "vellum-conformance", binary: "kvm", within: "" },
     Gated { package: "vellum-conformance", binary: "moving", within: "" },
     Gated { package: "vellum-conformance", binary: "process", within: "" },
@@ -79,12 +81,19 @@ mod tests {
     /// The package's own program of unit tests, if one of them has a gate.
     fn with_unit_tests(package: &Path) -> Option<(String, String)> {
         let name = package.file_name().expect("a name").to_string_lossy().into_owned();
-        let program = format!("vellum_{name}");
+        let program = unit_tests_of(package);
         let has_gate = |path: PathBuf| text_of(&path).contains(GATE);
         // Where gates are made, they are spoken of.
         let is_ours = name == "presence";
         let found = !is_ours && sources(&package.join("src")).into_iter().any(has_gate);
         found.then_some((name, program))
+    }
+
+    /// What the unit tests of a package are called: as its library, or as its tool if it has none.
+    fn unit_tests_of(package: &Path) -> String {
+        let name = package.file_name().expect("a name").to_string_lossy().into_owned();
+        let has_library = package.join("src/lib.rs").is_file();
+        if has_library { format!("vellum_{name}") } else { "vellum".to_owned() }
     }
 
     fn bears_a_sign(path: &Path) -> bool {
@@ -114,7 +123,7 @@ mod tests {
             let folder = gated.package.strip_prefix("vellum-").expect("a package of ours");
             let place = ["crates", "tests"].map(|group| root().join(group).join(folder));
             let source = place.iter().find(|path| path.exists()).expect("its package is there");
-            let unit = gated.binary == gated.package.replace('-', "_");
+            let unit = gated.binary == unit_tests_of(source);
             let is_there = unit
                 || ["tests", "examples"].iter().any(|kind| {
                     let program = source.join(kind).join(gated.binary);

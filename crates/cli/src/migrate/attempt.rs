@@ -1,16 +1,14 @@
 //! Trying to move a guest, and what follows when nobody knows where it is.
 
 use crate::child::Destination;
-use crate::event::Event;
+use crate::event::{Ended, Event};
 use crate::interrupt::Interrupt;
 use crate::machine::Movable;
 use crate::show::Show;
 use crate::source::{Source, Watch};
 use std::time::{Duration, Instant};
 use vellum_memory::DirtySource;
-use vellum_migrate::{
-    Address, Cause, Kept, Options, Outcome, Report, SourceGuest, Unknown, migrate,
-};
+use vellum_migrate::{Address, Cause, Kept, Moved, Options, Outcome, Report, Unknown, migrate};
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -23,8 +21,13 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// How it ended.
 pub(super) enum Ending {
-    /// The guest runs there.
-    Moved(Report),
+    /// The guest is there.
+    Moved {
+        /// How and why it does not run there: it had ended before it was handed over.
+        ended: Option<(Ended, String)>,
+        /// What was done.
+        report: Report,
+    },
     /// The guest runs here.
     Kept {
         /// Where and why it failed.
@@ -35,6 +38,8 @@ pub(super) enum Ending {
     /// The guest has ended here: there is nothing left to move.
     Over {
         /// How.
+        how: Ended,
+        /// The same, in words.
         end: String,
         /// Where and why the last attempt failed.
         reason: String,
@@ -95,7 +100,7 @@ impl Attempts<'_> {
             let last = attempt == self.count || cancelled || !self.pause(machine);
             if let Some((how, end)) = machine.ended() {
                 self.show.say(&Event::Ended { how, reason: end.clone() });
-                return Ending::Over { end, reason, report };
+                return Ending::Over { how, end, reason, report };
             }
             if last {
                 return Ending::Kept { reason, report };
@@ -105,16 +110,16 @@ impl Attempts<'_> {
     }
 
     /// One attempt, from 0. `Err` is its end where there can be no other.
-    fn once<G: SourceGuest>(
+    fn once<'m, M: Movable, L: DirtySource>(
         &self,
         attempt: u32,
-        guest: G,
+        guest: Source<'m, M, L>,
         child: Option<&mut Destination>,
-    ) -> Result<Kept<G>, Box<Ending>> {
+    ) -> Result<Kept<Source<'m, M, L>>, Box<Ending>> {
         let mut watch = Watch::new(self.show);
         let outcome = migrate(guest, self.to, &self.options(attempt), &mut |now| watch.see(now));
         match outcome {
-            Outcome::Moved(moved) => Err(self.moved(moved.report)),
+            Outcome::Moved(moved) => Err(self.moved(moved)),
             Outcome::Kept(kept) => Ok(kept),
             Outcome::Unknown(unknown) => self.settle(unknown, child),
         }
@@ -140,24 +145,29 @@ impl Attempts<'_> {
         crate::breaks::options(self.broken, attempt)
     }
 
-    fn moved(&self, report: Report) -> Box<Ending> {
+    /// It stands here since before it was handed over: if it has ended, it has ended there too.
+    fn moved<M: Movable, L>(&self, moved: Moved<Source<'_, M, L>>) -> Box<Ending> {
+        let ended = moved.guest.machine.ended();
+        if let Some((how, reason)) = ended.clone() {
+            self.show.say(&Event::Ended { how, reason });
+        }
         self.show.say(&Event::HandedOver);
-        Box::new(Ending::Moved(report))
+        Box::new(Ending::Moved { ended, report: moved.report })
     }
 
     /// Asks the destination until it answers, or somebody decides.
-    fn settle<G: SourceGuest>(
+    fn settle<'m, M: Movable, L: DirtySource>(
         &self,
-        mut unknown: Unknown<G>,
+        mut unknown: Unknown<Source<'m, M, L>>,
         mut child: Option<&mut Destination>,
-    ) -> Result<Kept<G>, Box<Ending>> {
+    ) -> Result<Kept<Source<'m, M, L>>, Box<Ending>> {
         let _stale = self.interrupt.take_resume();
         // Not the cancel of the attempt, which is what may have ended the wait for an answer.
         let signalled = self.interrupt.signal_after_now();
         self.show.say(&Event::Unknown { reason: unknown.failure().to_string() });
         loop {
             match unknown.ask(&signalled) {
-                Outcome::Moved(moved) => return Err(self.moved(moved.report)),
+                Outcome::Moved(moved) => return Err(self.moved(moved)),
                 Outcome::Kept(kept) => return Ok(kept),
                 Outcome::Unknown(still) => unknown = still,
             }

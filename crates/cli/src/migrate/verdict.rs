@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 enum Seen {
     /// It runs, and has done this there.
     RunningOn(Life),
+    /// It has ended there.
+    Ended(Ended, String),
     /// Something else.
     Otherwise(String),
 }
@@ -25,12 +27,22 @@ impl Job<'_> {
     /// The report on how it ended.
     pub(super) fn judge(&self, ending: Ending, child: Option<&mut Destination>) -> Report {
         match ending {
-            Ending::Moved(report) => self.judge_moved(self.measured(report), child),
+            Ending::Moved { ended: None, report } => self.judge_moved(self.measured(report), child),
+            Ending::Moved { ended: Some((how, end)), report } => {
+                let report = self.measured(report);
+                let reason = format!(
+                    "{}, but {end} before it was handed over: it arrived as it ended, and runs \
+                     nowhere.",
+                    same(&report)
+                );
+                Report { ended: Some(how), reason, ..report }
+            }
             Ending::Kept { reason, report } => Report {
                 reason: format!("{reason}. The guest ran on here, and ends with this process."),
                 ..self.measured(report)
             },
-            Ending::Over { end, reason, report } => Report {
+            Ending::Over { how, end, reason, report } => Report {
+                ended: Some(how),
                 reason: format!(
                     "{end}. That was before it could be moved: the last attempt failed {reason}."
                 ),
@@ -46,7 +58,7 @@ impl Job<'_> {
     }
 
     fn judge_moved(&self, report: Report, child: Option<&mut Destination>) -> Report {
-        let same = format!("{} pages have the same digest on both sides", show_count(report.pages));
+        let same = same(&report);
         let Some(child) = child else {
             let reason = format!("{same}, and the destination says that it runs the guest.");
             return Report { verified: true, reason, ..report };
@@ -55,6 +67,9 @@ impl Job<'_> {
             Seen::RunningOn(life) => {
                 let reason = format!("{same}, and {}.", self.proof.sentence());
                 with(&life, Report { verified: true, reason, ..report })
+            }
+            Seen::Ended(how, what) => {
+                Report { ended: Some(how), reason: format!("{same}, but {what}."), ..report }
             }
             Seen::Otherwise(what) => Report { reason: format!("{same}, but {what}."), ..report },
         }
@@ -87,9 +102,11 @@ impl Job<'_> {
                 self.show.say(event);
                 None
             }
-            Event::Ended { how: Ended::Failed, reason } => Some(Seen::Otherwise(reason.clone())),
-            Event::Ended { .. } => {
-                Some(Seen::Otherwise("the guest ended before it was seen to run on".to_owned()))
+            Event::Ended { how: how @ Ended::Failed, reason } => {
+                Some(Seen::Ended(*how, reason.clone()))
+            }
+            Event::Ended { how, .. } => {
+                Some(Seen::Ended(*how, "the guest ended before it was seen to run on".to_owned()))
             }
             _ => None,
         }
@@ -108,6 +125,11 @@ impl Job<'_> {
             ..self.report()
         }
     }
+}
+
+/// What was compared.
+fn same(report: &Report) -> String {
+    format!("{} pages have the same digest on both sides", show_count(report.pages))
 }
 
 /// The report, with what the guest has done there.

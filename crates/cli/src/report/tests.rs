@@ -75,6 +75,7 @@ fn json_has_every_field_even_when_nothing_was_reached() {
     let fields = [
         "verified",
         "reason",
+        "ended",
         "method",
         "machine",
         "format",
