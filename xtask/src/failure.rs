@@ -40,6 +40,12 @@ pub(crate) enum Failure {
         /// The folder they are unpacked in.
         what: &'static str,
     },
+    /// Debian has no such package.
+    #[error("the system's package sources have no {pattern}")]
+    NoPackage {
+        /// What its name looks like.
+        pattern: String,
+    },
     /// `cargo deny` is missing.
     #[error(
         "cargo-deny is missing\n  fetch it with `cargo install --locked cargo-deny`, \

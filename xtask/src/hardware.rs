@@ -13,13 +13,13 @@ mod disk;
 mod documented;
 mod emulator;
 mod expected;
+mod kvm;
 mod linux;
 mod machine;
 mod package;
 mod qemu;
 mod report;
 mod serial;
-mod svm;
 mod verdict;
 
 pub(crate) use disk::Unbootable;

@@ -3,7 +3,9 @@
 use crate::cargo::{cargo, run, target, tests};
 use crate::failure::Failure;
 use crate::hardware::Hardware;
+use crate::hardware::arm_toolchain::{self, ArmToolchain};
 use crate::presence::{Absence, Reports, Selection};
+use crate::tool::Missing;
 use crate::{deny, freestanding, hypervisors, tool};
 
 /// One proof, and the name it is run by.
@@ -127,7 +129,17 @@ fn fmt() -> Result<(), Failure> {
 fn clippy() -> Result<(), Failure> {
     run(cargo("clippy --locked --workspace --all-targets -- -D warnings"))?;
     run(cargo("clippy --locked -p vellum-cli --features breaks --all-targets -- -D warnings"))?;
+    clippy_for_arm()?;
     hypervisors::clippy()
+}
+
+/// What is tested on Arm's machine and nowhere else.
+fn clippy_for_arm() -> Result<(), Failure> {
+    let mut lints = cargo("check --locked -p vellum-kvm --features breaks --all-targets --target");
+    lints.arg(arm_toolchain::TARGET);
+    lints.env("CARGO_TARGET_DIR", target().join("arm"));
+    ArmToolchain::at_hand(Missing::Name)?.lint_with(&mut lints);
+    run(lints)
 }
 
 /// Without the conformance suite: it switches the breaks on, and what is tested here is what ships.

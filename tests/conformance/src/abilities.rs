@@ -171,7 +171,7 @@ impl Ability {
             ),
             Self::RingsAndBitmaps => Answer::Refused(
                 "a_way_that_the_kernel_lacks_is_refused_by_name_and_another_is_offered",
-                "on x86, where the kernel has no use for it",
+                "on x86, where the kernel has no use for it; on Arm it has them (hardware.md)",
             ),
             Self::DirtyBits | Self::PageLog => Answer::Refused(
                 BY_THE_TOOL,

@@ -58,6 +58,26 @@ impl ArmToolchain {
         cargo.env("RUSTC", &self.compiler).env(LINKER_VARIABLE, &self.linker);
     }
 
+    /// Has `cargo` build programs of an operating system with it. `library` has the C library's ends of a
+    /// program, which a C compiler would add; what holds them together is written to the file `script`.
+    pub(crate) fn build_programs_with(
+        &self,
+        cargo: &mut Command,
+        library: &Path,
+        script: &Path,
+    ) -> Result<(), Failure> {
+        let [start, first, last] =
+            ["crt1.o", "crti.o", "crtn.o"].map(|name| library.join(name).display().to_string());
+        let linker = self.linker.display();
+        let text = format!(
+            "#!/bin/sh\nexec \"{linker}\" -flavor gnu \"{start}\" \"{first}\" \"$@\" \"{last}\"\n"
+        );
+        write_program(script, &text)?;
+        self.build_with(cargo);
+        cargo.env(LINKER_VARIABLE, script);
+        Ok(())
+    }
+
     /// Has `cargo check` lint with it. Warnings are errors.
     pub(crate) fn lint_with(&self, cargo: &mut Command) {
         self.build_with(cargo);
@@ -91,12 +111,17 @@ fn choose(apt: &Apt) -> Result<Vec<String>, Failure> {
 fn wrapped(folder: &Path, program: &str) -> Result<PathBuf, Failure> {
     let path = folder.join(program);
     if !path.exists() {
-        let write = fs::write(&path, WRAPPER.replace("NAME", program));
-        write
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
-            .map_err(|error| Failure::File { path: path.clone(), error })?;
+        write_program(&path, &WRAPPER.replace("NAME", program))?;
     }
     fs::canonicalize(&path).map_err(|error| Failure::File { path, error })
+}
+
+/// Writes a program that a shell runs.
+fn write_program(path: &Path, text: &str) -> Result<(), Failure> {
+    let write = fs::write(path, text);
+    write
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+        .map_err(|error| Failure::File { path: path.to_owned(), error })
 }
 
 /// The linker of the toolchain that builds everything else.

@@ -1,8 +1,8 @@
 //! Building the hypervisors from the library's packages.
 
 use super::arm_toolchain::{self, ArmToolchain};
+use super::kvm::programs;
 use super::package::Packages;
-use super::svm;
 use crate::cargo::run_aside;
 use crate::failure::Failure;
 use crate::hypervisors::inside;
@@ -23,6 +23,8 @@ pub(crate) enum Image {
     El2Linux,
     /// The tests of native guests, under Linux's hypervisor.
     KvmTests,
+    /// The tests of the kernel's log, under Linux's hypervisor on Arm.
+    KvmTestsForArm,
 }
 
 const X86: &str = "x86_64-unknown-linux-gnu";
@@ -36,13 +38,14 @@ impl Image {
             Self::El2Stage2 => "el2-stage2",
             Self::El2Linux => "el2-linux",
             Self::KvmTests => "kvm-tests",
+            Self::KvmTestsForArm => "kvm-tests-for-arm",
         }
     }
 
     pub(crate) const fn is_for_arm(self) -> bool {
         match self {
             Self::SvmNpt | Self::VmxEpt | Self::KvmTests => false,
-            Self::El2Stage2 | Self::El2Linux => true,
+            Self::El2Stage2 | Self::El2Linux | Self::KvmTestsForArm => true,
         }
     }
 
@@ -53,7 +56,7 @@ impl Image {
     /// Where it is put, with everything that is built under `folder`.
     pub(crate) fn path(self, folder: &Path) -> PathBuf {
         match self {
-            Self::KvmTests => folder.join(self.name()),
+            Self::KvmTests | Self::KvmTestsForArm => folder.join(self.name()),
             _ => builds(folder).join(self.target()).join("release").join(self.name()),
         }
     }
@@ -61,10 +64,13 @@ impl Image {
 
 /// Builds `images` from `packages`, all of one architecture at once.
 pub(crate) fn build(folder: &Path, packages: &Packages, images: &[Image]) -> Result<(), Failure> {
-    let (tests, hypervisors): (Vec<Image>, Vec<Image>) =
-        images.iter().partition(|image| **image == Image::KvmTests);
-    for tests in tests {
-        svm::programs::build(&tests.path(folder))?;
+    let mut hypervisors = Vec::new();
+    for image in images {
+        match image {
+            Image::KvmTests => programs::build(&image.path(folder))?,
+            Image::KvmTestsForArm => programs::build_for_arm(&image.path(folder))?,
+            hypervisor => hypervisors.push(*hypervisor),
+        }
     }
     let (arm, x86): (Vec<Image>, Vec<Image>) =
         hypervisors.into_iter().partition(|image| image.is_for_arm());

@@ -99,6 +99,15 @@ impl Apt {
         Ok(names)
     }
 
+    /// The newest of the packages that are called `before`, a version and `after`.
+    pub(crate) fn newest(&self, before: &str, after: &str) -> Result<String, Failure> {
+        let mut names = self.command("apt-cache");
+        names.arg("pkgnames").arg(before);
+        let names = output_of(names)?;
+        newest(&names, before, after)
+            .ok_or_else(|| Failure::NoPackage { pattern: format!("{before}VERSION{after}") })
+    }
+
     fn download(&self, names: &[String], into: &Path) -> Result<(), Failure> {
         let mut download = self.command("apt-get");
         download.args(["download", "-qq"]).args(names).current_dir(into);
@@ -117,6 +126,20 @@ impl Apt {
 fn listed(depends: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let names = depends.lines().filter(|line| !line.starts_with([' ', '<']));
     names.filter(|name| wanted(name)).map(str::to_owned).collect()
+}
+
+fn newest(names: &str, before: &str, after: &str) -> Option<String> {
+    let version = |name: &str| {
+        let version = name.strip_prefix(before)?.strip_suffix(after)?;
+        version.starts_with(|first: char| first.is_ascii_digit()).then(|| numbers(version))
+    };
+    let named = names.lines().filter_map(|name| version(name).map(|version| (version, name)));
+    named.max().map(|(_, name)| name.to_owned())
+}
+
+/// The numbers in a version.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
 /// State and cache of our own; sources, keys and what is installed are the system's.
@@ -154,12 +177,19 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::listed;
+    use super::{listed, newest};
 
     #[test]
     fn a_package_is_listed_once_with_what_it_needs() {
         let depends = "rustc\n  Depends: libllvm\n  Depends: libc6\nlibllvm\n<virtual>\nlibc6\n";
         let names = listed(depends, |name| name != "libc6");
         assert_eq!(names, ["rustc", "libllvm"]);
+    }
+
+    #[test]
+    fn the_newest_package_has_the_highest_numbers() {
+        let names = "a-6.9.2-arm\na-6.12.117+deb12-arm\na-6.12.99+deb12-arm\na-rt-arm\na-7.1-x86\n";
+        assert_eq!(newest(names, "a-", "-arm").as_deref(), Some("a-6.12.117+deb12-arm"));
+        assert_eq!(newest(names, "b-", "-arm"), None);
     }
 }

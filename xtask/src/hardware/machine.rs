@@ -4,9 +4,9 @@ use super::arm_toolchain::ArmToolchain;
 use super::bochs::{self, Model};
 use super::build::Image;
 use super::expected;
+use super::kvm;
 use super::linux;
 use super::qemu;
-use super::svm;
 use crate::failure::Failure;
 use crate::tool::{self, Missing};
 use clap::ValueEnum;
@@ -37,6 +37,9 @@ pub(crate) enum Machine {
     /// The tests of native guests on Linux's own hypervisor, on AMD's SVM, under Debian's kernel, by QEMU
     /// (`-cpu max`).
     KvmSvm,
+    /// The tests of the kernel's log on Linux's own hypervisor, on Arm's EL2, under Debian's kernel, by
+    /// QEMU (Cortex-A76).
+    KvmArm,
 }
 
 impl Machine {
@@ -59,6 +62,7 @@ impl Machine {
             Self::El2Stage2Max | Self::El2Stage2A57 => Image::El2Stage2,
             Self::El2Linux => Image::El2Linux,
             Self::KvmSvm => Image::KvmTests,
+            Self::KvmArm => Image::KvmTestsForArm,
         }
     }
 
@@ -89,7 +93,8 @@ impl Machine {
             }
             Self::El2Stage2A57 => with(&[NO_DIRTY_BITS, STAGE_2, WALKS_READ, PARALLEL]),
             Self::El2Linux => linux::CHECKS.to_vec(),
-            Self::KvmSvm => svm::checks(),
+            Self::KvmSvm => kvm::svm::HOST.checks(),
+            Self::KvmArm => kvm::arm::HOST.checks(),
         }
     }
 
@@ -111,7 +116,8 @@ impl Machine {
             Self::El2Stage2Max => Ok(qemu::arm("max", image, serial)),
             Self::El2Stage2A57 => Ok(qemu::arm("cortex-a57", image, serial)),
             Self::El2Linux => linux::boots(image, folder, serial),
-            Self::KvmSvm => svm::boot(image, folder, serial),
+            Self::KvmSvm => kvm::svm::HOST.boot(image, folder, serial),
+            Self::KvmArm => kvm::arm::HOST.boot(image, folder, serial),
         }
     }
 
@@ -125,7 +131,7 @@ impl Machine {
             | Self::VmxEptSandybridge
             | Self::El2Stage2Max
             | Self::El2Stage2A57 => Duration::from_secs(240),
-            Self::El2Linux | Self::KvmSvm => Duration::from_secs(900),
+            Self::El2Linux | Self::KvmSvm | Self::KvmArm => Duration::from_secs(900),
         }
     }
 
@@ -137,7 +143,8 @@ impl Machine {
         }
         match self {
             Self::El2Linux => linux::require(missing),
-            Self::KvmSvm => svm::require(missing),
+            Self::KvmSvm => kvm::svm::HOST.require(missing),
+            Self::KvmArm => kvm::arm::HOST.require(missing),
             _ => Ok(()),
         }
     }
@@ -149,7 +156,9 @@ impl Machine {
             | Self::VmxEptIcelake
             | Self::VmxEptCannonlake
             | Self::VmxEptSandybridge => bochs::PACKAGES,
-            Self::El2Stage2Max | Self::El2Stage2A57 | Self::El2Linux => &["qemu-system-arm"],
+            Self::El2Stage2Max | Self::El2Stage2A57 | Self::El2Linux | Self::KvmArm => {
+                &["qemu-system-arm"]
+            }
         }
     }
 }

@@ -37,3 +37,17 @@ pub(crate) fn arm(cpu: &str, image: &Path, serial: &Path) -> Command {
     command.arg("-kernel").arg(image);
     command
 }
+
+/// An Arm machine of two CPUs with EL2, whose interrupt controller a hypervisor can share, that begins
+/// with `kernel`, its first files and its command line. The processor lets a kernel run at EL2 as a
+/// whole, which takes half the time of one that does not.
+pub(crate) fn virt(kernel: &Path, files: &Path, command_line: &str, serial: &Path) -> Command {
+    let mut command = Command::new("qemu-system-aarch64");
+    command.args("-accel tcg,thread=multi -smp 2 -m 1024 -no-reboot -nodefaults".split(' '));
+    command.args("-machine virt,virtualization=on,gic-version=3 -cpu cortex-a76".split(' '));
+    command.args("-display none -monitor none".split(' '));
+    command.arg("-serial").arg(format!("file:{}", serial.display()));
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(files);
+    command.args(["-append", command_line]);
+    command
+}

@@ -2,7 +2,7 @@
 
 use crate::native::{DATA, Machine, Vcpu};
 use crate::oracle::{Copy, Lost, Order, named, protect};
-use crate::{PAGES, apart, each_way, is_manual, with};
+use crate::{PAGES, apart, each_ring, each_way, is_manual};
 use vellum_kvm::{KvmError, KvmLog, Way};
 use vellum_memory::{DirtySource, GfnRange, Layout, PageSet};
 
@@ -156,7 +156,7 @@ fn a_clear_that_is_left_out_never_ends() {
 
 #[test]
 fn a_reset_that_is_left_out_loses_the_next_store_to_a_page() {
-    with(Way::Ring, &apart(200), |machine| {
+    each_ring(&apart(200), |machine| {
         let Machine { log, mut vcpus, memory, vm: _vm, .. } = machine;
         let mut log = Broken { log, how: How::ProtectsNothing };
         let mut set = PageSet::new(log.layout());

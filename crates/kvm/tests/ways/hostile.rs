@@ -2,10 +2,10 @@
 
 use crate::native::{DATA, Machine, Vcpu};
 use crate::oracle::{Copy, named, take};
-use crate::{PAGES, apart, small, with};
+use crate::{PAGES, apart, each_ring, small};
 use core::ptr;
 use std::os::fd::AsRawFd;
-use vellum_kvm::{KvmError, RingFault, Way};
+use vellum_kvm::{KvmError, RingFault};
 use vellum_memory::{DirtySource, PageSet};
 
 /// Flag of an entry that has been copied.
@@ -73,8 +73,8 @@ fn recovers(machine: &mut Machine) {
 }
 
 /// A guest that has run a round with its ring logged, and somebody at its ring.
-fn meddled(test: impl FnOnce(&mut Machine, &Meddler)) {
-    with(Way::Ring, &apart(50)[..1], |mut machine| {
+fn meddled(test: impl Fn(&mut Machine, &Meddler)) {
+    each_ring(&apart(50)[..1], |mut machine| {
         machine.log.start().expect("the log starts");
         machine.vcpus[0].round();
         let meddler = Meddler::of(&machine.vcpus[0]);

@@ -2,7 +2,7 @@
 //!
 //! Where there is no `/dev/kvm`, or the kernel lacks what a way needs, a test says `not run` and why,
 //! and `cargo xtask test` lists it.
-#![cfg(target_arch = "x86_64")]
+#![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 
 #[cfg(feature = "breaks")]
 mod breaks;
@@ -14,6 +14,8 @@ mod oracle;
 mod refusals;
 mod rings;
 mod running;
+#[cfg(target_arch = "aarch64")]
+mod tables;
 
 use native::{Machine, Walk};
 use vellum_kvm::{RingSize, Way, open};
@@ -41,6 +43,13 @@ fn together(stores: u64) -> [Walk; 2] {
 /// Does `test` with a guest of each way that this machine has, and says which it has not.
 fn each_way(walks: &[Walk], mut test: impl FnMut(Machine)) {
     for way in Way::ALL {
+        with(way, walks, &mut test);
+    }
+}
+
+/// The same with those that have rings.
+fn each_ring(walks: &[Walk], mut test: impl FnMut(Machine)) {
+    for way in Way::ALL.into_iter().filter(|&way| has_rings(way)) {
         with(way, walks, &mut test);
     }
 }

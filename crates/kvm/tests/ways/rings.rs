@@ -2,7 +2,7 @@
 
 use crate::native::{DATA, Left, Machine, Runner};
 use crate::oracle::{Copy, named, protect, take};
-use crate::{PAGES, apart, with};
+use crate::{PAGES, apart, each_ring, with};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use vellum_kvm::{RingSize, Way};
@@ -13,7 +13,7 @@ const MANY: u64 = 30_000;
 
 #[test]
 fn a_vcpu_whose_ring_is_full_stays_out_until_it_is_reaped_and_nothing_is_lost() {
-    with(Way::Ring, &apart(20_000)[..1], |mut machine| {
+    each_ring(&apart(20_000)[..1], |mut machine| {
         let Machine { log, vcpus, memory, .. } = &mut machine;
         log.start().expect("the log starts");
         let mut copy = Copy::of(memory);

@@ -120,12 +120,7 @@ fn set(vm: &VmFd, slot: &Memslot) {
 
 fn vcpu(kvm: &Kvm, vm: &VmFd, id: u64, walk: &Walk, log: &mut KvmLog) -> Vcpu {
     let fd = vm.create_vcpu(id).expect("KVM makes a vCPU");
-    let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
-    fd.set_cpuid2(&cpuid.expect("what is supported")).expect("KVM takes it");
-    let mut sregs = fd.get_sregs().expect("registers");
-    program::level_3(&mut sregs);
-    fd.set_sregs(&sregs).expect("KVM takes level 3");
-    fd.set_regs(&walk.registers()).expect("KVM takes registers");
+    program::begin(kvm, vm, &fd, walk);
     log.add_vcpu(&fd).expect("its ring is mapped");
     Vcpu::new(fd, log.reaper())
 }

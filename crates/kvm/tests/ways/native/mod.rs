@@ -1,8 +1,7 @@
-//! A guest of a few instructions that runs natively at level 3 of long mode, on one or more vCPUs.
+//! A guest of a few instructions that the processor executes itself, on one or more vCPUs.
 //!
-//! Level 3, since a host without VMX or SVM interprets level 0, and an interpreted store touches no
-//! table entry. Each vCPU steps through a pseudo-random walk that the host can predict: it stores its
-//! state at the beginning of a page. A number of stores is a round, which it ends by an `out`.
+//! Each vCPU steps through a pseudo-random walk that the host can predict: it stores its state at the
+//! beginning of a page. A number of stores is a round, which it ends by leaving the guest.
 #![allow(dead_code, unused_imports, reason = "tests and example each need a part of it")]
 
 mod machine;

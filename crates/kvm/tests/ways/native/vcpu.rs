@@ -1,6 +1,6 @@
 //! A vCPU, entered once or for a round.
 
-use super::program::ROUND;
+use super::program::is_round;
 use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vellum_kvm::Reaper;
@@ -32,7 +32,7 @@ impl Vcpu {
     /// Enters the guest once.
     pub(crate) fn enter(&mut self) -> Left {
         match self.fd.run() {
-            Ok(VcpuExit::IoOut(ROUND, _)) => Left::Round,
+            Ok(exit) if is_round(&exit) => Left::Round,
             Ok(VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL)) => Left::RingFull,
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Left::Kicked,
             other => panic!("the guest left with {other:?}"),
