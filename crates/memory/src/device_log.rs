@@ -95,15 +95,13 @@ impl DirtySource for DeviceLog {
         &self.shared.layout
     }
 
-    /// On while on: what is marked is kept.
+    /// A log that is on begins anew.
     fn start(&mut self) -> Result<(), Misuse> {
-        if self.shared.state() == State::Off {
-            self.shared.take(|_, _, _| ());
-            self.shared.on.store(true, Ordering::Relaxed);
-            // A writer that still finds the log off has written before this: its page is among
-            // those that the consumer sends first.
-            fence(Ordering::SeqCst);
-        }
+        self.shared.take(|_, _, _| ());
+        self.shared.on.store(true, Ordering::Relaxed);
+        // A writer that still finds the log off has written before this: its page is among those that
+        // the consumer sends first.
+        fence(Ordering::SeqCst);
         Ok(())
     }
 

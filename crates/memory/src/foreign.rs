@@ -186,12 +186,12 @@ impl<B: SharedBits, W: ForeignWriter> DirtySource for ForeignLog<B, W> {
         &self.layout
     }
 
-    /// On while on: nothing changes, and the writer is not told.
+    /// A log that is on begins anew. Its writer goes on as it does, and is not told.
     fn start(&mut self) -> Result<(), Self::Error> {
+        // Leftovers first: what is set from here on stays.
+        self.take(|_, _, _| ());
+        self.owed.clear();
         if self.state == State::Off {
-            // Leftovers first: what is set from here on stays.
-            self.take(|_, _, _| ());
-            self.owed.clear();
             self.writer.start_logging().map_err(ForeignError::Writer)?;
             self.state = State::On;
         }

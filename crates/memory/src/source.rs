@@ -33,10 +33,11 @@ pub trait DirtySource {
     fn layout(&self) -> &Layout;
 
     /// Starts logging; from its return on, D1 holds. What was written before is in no round: a
-    /// consumer sends everything first.
+    /// consumer sends everything first. A log that is on begins anew: what it had found, and what it
+    /// is owed, is from before.
     ///
     /// # Errors
-    /// Logging is off, as it was.
+    /// Logging is off. One that was on and cannot be stopped is as [`stop`](Self::stop) leaves it.
     fn start(&mut self) -> Result<(), Self::Error>;
 
     /// Stops logging and frees what it needed. Stopping twice is the same as once.

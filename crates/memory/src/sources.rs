@@ -32,8 +32,8 @@ use vellum_pte::GfnRange;
 ///
 /// What the contract of [`DirtySource`] comes to here:
 ///
-/// - **`start`** starts all, in the order of adding. If one fails, those before it are stopped
-///   again and the union is off.
+/// - **`start`** starts all, in the order of adding; those that are on begin anew. If one fails, all
+///   that are on are stopped and the union is off.
 /// - **`collect`** and **`protect`** ask all, and what they find comes together in the round. **D1**:
 ///   each of them has protected the range when the union's `protect` returns, and a write that came
 ///   between two of them is in a later round of the one that sees it.
@@ -44,7 +44,8 @@ use vellum_pte::GfnRange;
 /// - **`owe`** keeps the pages in a set of the union's own, made with it, and the next `collect`
 ///   hands them over. So it neither allocates nor depends on any of the sources.
 /// - **`stop`** stops all, also those after one that fails, and gives the first error. Then the
-///   union is off, and those that failed still log: `stop` again, or `start` and go on with them.
+///   union is off, and those that failed still log, perhaps not everything: `stop` again, or `start`,
+///   by which they begin anew.
 /// - A call that needs it on while it is off is [`Misuse::Off`]: half a union would lose writes.
 ///
 /// There is at least one source, so there is no union that logs nothing. Dropping it drops the
@@ -161,15 +162,13 @@ impl DirtySource for Sources<'_> {
     }
 
     fn start(&mut self) -> Result<(), SourcesError> {
-        if self.state == State::On {
-            return Ok(());
-        }
+        self.state = State::Off;
         self.owed.clear();
         for (index, member) in self.members.iter_mut().enumerate() {
             if let Err(error) = member.start() {
                 let failure = member.failed(index, error);
                 // What stopping says adds nothing: one that cannot stop is asked again by the
-                // next `stop`, and goes on by the next `start`.
+                // next `stop`, and begins anew by the next `start`.
                 let _ = self.stop();
                 return Err(failure);
             }
@@ -212,12 +211,10 @@ impl<'s> Member<'s> {
         Self { source: Box::new(Erased(source)), state: State::Off }
     }
 
-    /// One that could not be stopped is on: D1 has held for it all the time.
+    /// One that is on is asked too: it may have failed to stop, and not log everything.
     fn start(&mut self) -> Result<(), AnyError> {
-        if self.state == State::Off {
-            self.source.start()?;
-            self.state = State::On;
-        }
+        self.source.start()?;
+        self.state = State::On;
         Ok(())
     }
 

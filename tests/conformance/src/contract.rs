@@ -11,9 +11,12 @@ use crate::backend::{Backend, Begins, Guest, Plan, RESERVED};
 use crate::oracle::{harvest, run_for};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use vellum_memory::guest::{Bytes, logged_view};
 use vellum_memory::{
-    AddressSpace, DeviceLog, DirtySource, GfnRange, Layout, Misuse, PageSet, Region, Sources,
+    AddressSpace, AlwaysLogs, DeviceLog, DirtySource, ForeignLog, Gfn, GfnRange, Layout, Mark,
+    Marker, Misuse, PageSet, Region, Sources,
 };
 
 /// Stores between two looks: most pages of the plan are left out, and some are stored to many times.
@@ -222,6 +225,75 @@ pub fn a_start_begins_anew<B: Backend>(backend: &B) {
     });
 }
 
+/// So does a union, with each of its members.
+pub fn a_unions_start_begins_anew<B: Backend>(backend: &B)
+where
+    for<'g> <B::Guest as Guest>::Source<'g>: Send,
+{
+    on(backend, |stage, source, who| {
+        let mut union = Sources::new(source).expect("memory");
+        let others = Others::of(stage, &mut union);
+        starts_anew(backend, stage, &others, &mut union, who);
+    });
+}
+
+fn starts_anew<B: Backend, S: DirtySource>(
+    backend: &B,
+    stage: &mut Stage<'_, B::Guest>,
+    others: &Others,
+    union: &mut S,
+    who: &str,
+) {
+    start(backend, union);
+    for _ in 0..2 {
+        stage.run();
+        others.write();
+        union.owe(&PageSet::full(union.layout()));
+        start(backend, union);
+        stage.judge_empty(&round(union), who);
+        let mut changed = stage.run();
+        changed.extend(others.write());
+        stage.judge(&round(union), &changed, who);
+    }
+}
+
+/// Pages that the guest does not write: a device with a log writes the first, a back-end with a bitmap
+/// the second.
+struct Others {
+    pages: [u64; 2],
+    first: Gfn,
+    device: Marker,
+    bits: Arc<[AtomicU64]>,
+}
+
+impl Others {
+    /// Whose logs join the union.
+    fn of<G: Guest>(stage: &Stage<'_, G>, union: &mut Sources<'_>) -> Self {
+        let layout = union.layout().clone();
+        let devices = DeviceLog::new(&layout).expect("memory");
+        let end = layout.regions().iter().map(|region| region.range.end().get()).max();
+        let words = end.expect("a layout has regions").div_ceil(64);
+        let bits: Arc<[_]> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        let back_end = ForeignLog::new(&layout, SPACE, Arc::clone(&bits), AlwaysLogs);
+        let page = quiet_page(stage, RESERVED);
+        let pages = [page, quiet_page(stage, page + 1)];
+        let first = layout.regions()[stage.guest.region()].range.first();
+        let others = Self { pages, first, device: devices.marker(), bits };
+        union.add(devices).expect("the same layout");
+        union.add(back_end.expect("a bit for each page")).expect("the same layout");
+        others
+    }
+
+    /// Both say that they have written. The pages.
+    fn write(&self) -> [u64; 2] {
+        let [first, second] = self.pages.map(|page| self.first.get() + page);
+        self.device.mark(SPACE, GfnRange::new(Gfn::new(first), 1).expect("in range"));
+        let word = usize::try_from(second / 64).expect("an index");
+        self.bits[word].fetch_or((1_u64 << (second % 64)).to_le(), WRITE);
+        self.pages
+    }
+}
+
 /// What a backend knows of a write that somebody else makes to the guest's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HostWrites {
@@ -236,7 +308,7 @@ pub fn a_devices_write_is_in_the_log_as_declared<B: Backend>(backend: &B, seen: 
     on(backend, |stage, mut source, who| {
         start(backend, &mut source);
         let mut changed = stage.run();
-        let quiet = quiet_page(stage);
+        let quiet = quiet_page(stage, RESERVED);
         stage.guest.memory().store(u64::MAX, stage.guest.address(quiet), WRITE).expect("RAM");
         if seen == HostWrites::Seen {
             changed.insert(quiet);
@@ -279,7 +351,7 @@ where
         for _ in 0..3 {
             let mut changed = stage.run();
             let also_the_guests = *changed.first().expect("the guest runs");
-            for page in [quiet_page(stage), also_the_guests] {
+            for page in [quiet_page(stage, RESERVED), also_the_guests] {
                 view.write_slice(&[7], stage.guest.address(page)).expect("RAM");
                 changed.insert(page);
             }
@@ -337,9 +409,9 @@ fn start_union<B: Backend, S: DirtySource>(backend: &B, union: &mut S) {
 
 const WRITE: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Release;
 
-/// A page that the guest never writes.
-fn quiet_page<G>(stage: &Stage<'_, G>) -> u64 {
-    let quiet = (RESERVED..).find(|page| stage.pages.binary_search(page).is_err());
+/// A page that the guest never writes, from this one on.
+fn quiet_page<G>(stage: &Stage<'_, G>, from: u64) -> u64 {
+    let quiet = (from..).find(|page| stage.pages.binary_search(page).is_err());
     quiet.expect("the plan does not have all")
 }
 
@@ -389,6 +461,7 @@ where
     a_store_before_the_protection_is_not_lost(backend);
     what_is_owed_comes_back_once(backend);
     a_start_begins_anew(backend);
+    a_unions_start_begins_anew(backend);
     a_devices_write_is_in_a_union(backend);
     a_round_that_failed_is_in_the_next(backend);
 }

@@ -126,6 +126,19 @@ fn start(first: First, planted: Option<Bug>) {
     guest.must_be_whole();
 }
 
+/// A device that writes twice while a log that is on begins anew; the consumer sends everything first.
+fn begin_anew(first: First, planted: Option<Bug>) {
+    let mut guest = Guest::new(planted);
+    guest.log.start().expect("it starts");
+    let device = guest.device(Device::WritesFirst, [1, 2]);
+    let mut guest = together(first, guest, device, |guest| {
+        guest.log.start().expect("it starts again");
+        guest.copy = guest.page.load(Ordering::Relaxed);
+    });
+    guest.round();
+    guest.must_be_whole();
+}
+
 /// A device marks a page in a word that can be found already, while a round takes that word.
 fn word_in_use(first: First, planted: Option<Bug>) {
     let mut guest = Guest::new(planted);
@@ -207,6 +220,16 @@ fn looking_for_a_mark_without_a_barrier_loses_a_write() {
 #[test]
 fn reading_pages_without_a_barrier_loses_a_write() {
     must_object(|first| rounds(first, Device::WritesFirst, Some(Bug::ReadEarly)));
+}
+
+#[test]
+fn a_write_while_the_log_begins_anew_is_sent_first_or_logged() {
+    explore(|first| begin_anew(first, None));
+}
+
+#[test]
+fn looking_for_a_mark_without_a_barrier_while_the_log_begins_anew_loses_a_write() {
+    must_object(|first| begin_anew(first, Some(Bug::LookEarly)));
 }
 
 #[test]

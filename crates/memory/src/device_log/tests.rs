@@ -93,10 +93,14 @@ fn what_was_marked_while_the_log_was_off_is_in_no_round() {
 }
 
 #[test]
-fn a_start_while_on_keeps_what_is_marked() {
-    let (mut log, marker) = started(&crooked());
+fn a_log_that_is_started_while_it_is_on_begins_anew() {
+    let layout = crooked();
+    let (mut log, marker) = started(&layout);
     marker.mark(NORMAL, range(3, 1));
+    log.owe(&set_of(&layout, &[(0, 66)]));
     log.start().expect("it is on");
+    assert_eq!(round(&mut log), Ok(Vec::new()));
+    marker.mark(NORMAL, range(3, 1));
     assert_eq!(round(&mut log), Ok(std::vec![(1, 0)]));
 }
 

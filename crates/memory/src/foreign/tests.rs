@@ -154,6 +154,19 @@ fn a_log_that_is_off_does_not_say_that_nothing_is_dirty() {
     assert_eq!(round(&mut log), Err(ForeignError::Misuse(Misuse::Off)));
 }
 
+#[test]
+fn a_log_that_is_started_while_it_is_on_begins_anew() {
+    let layout = crooked();
+    let bits = bitmap(20);
+    let mut log = started(&layout, &bits);
+    set(&bits, 3);
+    log.owe(&set_of(&layout, &[(0, 66)]));
+    log.start().expect("it is on");
+    assert!(round(&mut log).expect("it is on").is_empty());
+    set(&bits, 4);
+    assert_eq!(round(&mut log).expect("it is on"), [(1, 1)]);
+}
+
 /// A writer that can refuse, and that writes while it is told.
 struct Moody {
     bits: Shared,
@@ -201,10 +214,10 @@ fn a_writer_that_refuses_leaves_the_log_as_it_was() {
     log.writer_mut().refuses = false;
     set(&bits, 3);
     log.start().expect("it starts");
-    log.start().expect("it is on");
-    assert_eq!(log.writer_mut().told, 2, "told once and not twice");
     let found = round(&mut log).expect("it is on");
     assert_eq!(found, [(1, 1)], "the leftover is gone, what was set while starting is not");
+    log.start().expect("it is on");
+    assert_eq!(log.writer_mut().told, 2, "told once and not twice");
     log.writer_mut().refuses = true;
     assert_eq!(log.stop(), Err(ForeignError::Writer(Gone)));
     set(&bits, 5);

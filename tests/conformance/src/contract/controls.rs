@@ -1,14 +1,15 @@
 //! The scenes' negative controls: a scene that does not object to what it is there to find shows nothing.
 
 use super::{
-    DevicesLog, a_devices_write_is_in, a_log_that_is_off_says_so,
+    DevicesLog, Others, a_devices_write_is_in, a_log_that_is_off_says_so,
     a_round_has_each_page_that_changed_and_no_other, a_set_over_another_layout_is_refused,
     a_start_begins_anew, a_store_before_the_protection_is_not_lost, on, rounds_that_fail,
-    start_union, sulking_union, what_is_owed_comes_back_once,
+    start_union, starts_anew, sulking_union, what_is_owed_comes_back_once,
 };
 use crate::backend::{Backend, Begins, Guest};
 use crate::breaking::{Broken, BrokenSource, Wrong};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use vellum_memory::Sources;
 
 type Scene<B> = fn(&Broken<B>);
 
@@ -45,6 +46,9 @@ where
         }
     }
     objects(&sound.name(), || a_round_that_failed_is_forgotten(sound));
+    if sound.begins() != Begins::AllSet {
+        objects(&sound.name(), || a_union_keeps_what_it_had(sound));
+    }
 }
 
 /// Nothing but the device's log has what the device writes: without it the scene objects. Only for
@@ -65,6 +69,18 @@ where
         let mut union = BrokenSource::new(union, Wrong::LosesWhatFailed, stage.guest);
         start_union(sound, &mut union);
         rounds_that_fail(stage, &mut union, who);
+    });
+}
+
+fn a_union_keeps_what_it_had<B: Backend>(sound: &B)
+where
+    for<'g> <B::Guest as Guest>::Source<'g>: Send,
+{
+    on(sound, |stage, source, who| {
+        let mut union = Sources::new(source).expect("memory");
+        let others = Others::of(stage, &mut union);
+        let mut union = BrokenSource::new(union, Wrong::KeepsAcrossAStart, stage.guest);
+        starts_anew(sound, stage, &others, &mut union, who);
     });
 }
 

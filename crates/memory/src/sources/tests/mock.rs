@@ -23,6 +23,8 @@ pub(super) enum Way {
 
 pub(super) struct Inside {
     on: bool,
+    /// Since it could not be stopped: it is on, and sees nothing until it is started.
+    deaf: bool,
     dirty: PageSet,
     pub(super) calls: Vec<Call>,
     pub(super) failing: Option<Call>,
@@ -52,7 +54,7 @@ impl Hand {
     /// A write that the mock sees.
     pub(super) fn write(&self, region: usize, page: u64) {
         let mut inside = self.inside();
-        if inside.on {
+        if inside.on && !inside.deaf {
             inside.dirty.regions_mut()[region].insert(page);
         }
     }
@@ -73,7 +75,8 @@ impl Hand {
 
 pub(super) fn mock(name: &'static str, layout: &Layout, way: Way) -> (Mock, Hand) {
     let (dirty, calls) = (PageSet::new(layout), Vec::new());
-    let shared = Arc::new(Mutex::new(Inside { on: false, dirty, calls, failing: None }));
+    let shared =
+        Arc::new(Mutex::new(Inside { on: false, deaf: false, dirty, calls, failing: None }));
     let hand = Hand(shared.clone());
     (Mock { name, layout: layout.clone(), way, shared }, hand)
 }
@@ -104,8 +107,8 @@ impl DirtySource for Mock {
 
     fn start(&mut self) -> Result<(), Planted> {
         let (mut inside, outcome) = self.enter(Call::Start);
-        assert!(!inside.on, "started while on");
         inside.on = outcome.is_ok();
+        inside.deaf = false;
         inside.dirty.clear();
         outcome
     }
@@ -113,6 +116,7 @@ impl DirtySource for Mock {
     fn stop(&mut self) -> Result<(), Planted> {
         let (mut inside, outcome) = self.enter(Call::Stop);
         inside.on &= outcome.is_err();
+        inside.deaf = inside.on;
         outcome
     }
 
