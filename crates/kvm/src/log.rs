@@ -14,7 +14,7 @@ use crate::slot::Memslot;
 use bitmap::LoggedSlot;
 use kvm_ioctls::VcpuFd;
 use std::sync::Arc;
-use vellum_memory::{DirtySource, GfnRange, Layout, LayoutError, Misuse, PageSet};
+use vellum_memory::{DirtySource, GfnRange, Layout, LayoutError, LogState, Misuse, PageSet};
 
 /// The kernel's log of a VM, as a [`DirtySource`]. Dropping it does not stop the log. It keeps the VM
 /// alive, since it has a descriptor of its own.
@@ -30,17 +30,8 @@ pub struct KvmLog {
     layout: Layout,
     owed: PageSet,
     rings: Option<Arc<Rings>>,
-    state: State,
+    state: LogState,
     breaks: Breaks,
-}
-
-/// Whether the log is on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// From `start` to `stop`.
-    On,
-    /// Before and after.
-    Off,
 }
 
 impl Prepared {
@@ -67,7 +58,7 @@ impl Prepared {
         // SAFETY: S, as the caller promises for all of them.
         let slots = slots.into_iter().map(|slot| unsafe { LoggedSlot::new(slot) }).collect();
         let owed = PageSet::new(&layout);
-        let (state, breaks) = (State::Off, Breaks::default());
+        let (state, breaks) = (LogState::Off, Breaks::default());
         Ok(KvmLog { vm, way, ring, slots, layout, owed, rings, state, breaks })
     }
 }
@@ -100,11 +91,7 @@ impl KvmLog {
     }
 
     fn misused(&self, round: &PageSet) -> Result<(), Misuse> {
-        match self.state {
-            State::Off => Err(Misuse::Off),
-            State::On if round.is_over(&self.layout) => Ok(()),
-            State::On => Err(Misuse::OtherLayout),
-        }
+        self.state.may_add(round, &self.layout)
     }
 
     fn switch(&mut self, logging: Logging) -> Result<(), KvmError> {
@@ -165,7 +152,7 @@ impl KvmLog {
         let begun = self.switch_off().and_then(|()| self.switch(Logging::On));
         (0..self.slots.len()).for_each(|index| self.owe_all_of(index));
         begun.err().map_or(error, |refused| {
-            self.state = State::Off;
+            self.state = LogState::Off;
             refused
         })
     }
@@ -197,13 +184,13 @@ impl DirtySource for KvmLog {
             let _ = self.switch_off();
             return Err(error);
         }
-        self.state = State::On;
+        self.state = LogState::On;
         Ok(())
     }
 
     fn stop(&mut self) -> Result<(), KvmError> {
         self.switch_off()?;
-        self.state = State::Off;
+        self.state = LogState::Off;
         Ok(())
     }
 

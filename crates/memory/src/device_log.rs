@@ -5,7 +5,7 @@ mod marks;
 use crate::layout::{Layout, Region};
 use crate::mark::Mark;
 use crate::page_set::PageSet;
-use crate::source::{DirtySource, Misuse, State};
+use crate::source::{DirtySource, LogState, Misuse};
 use crate::sync::{AtomicBool, Ordering, fence};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -111,8 +111,7 @@ impl DirtySource for DeviceLog {
     }
 
     fn collect(&mut self, round: &mut PageSet) -> Result<(), Misuse> {
-        Misuse::unless_on(self.shared.state())?;
-        Misuse::unless_over(&self.shared.layout, round)?;
+        self.shared.state().may_add(round, &self.shared.layout)?;
         let sets = round.regions_mut();
         self.shared.take(|region, word, mask| sets[region].insert_word(word, mask));
         Ok(())
@@ -145,8 +144,8 @@ impl Mark for Marker {
 }
 
 impl Shared {
-    fn state(&self) -> State {
-        if self.on.load(Ordering::Relaxed) { State::On } else { State::Off }
+    fn state(&self) -> LogState {
+        if self.on.load(Ordering::Relaxed) { LogState::On } else { LogState::Off }
     }
 
     #[inline]
@@ -156,7 +155,7 @@ impl Shared {
             // to the log and its reading of pages.
             fence(Ordering::SeqCst);
         }
-        if self.state() == State::Off {
+        if self.state() == LogState::Off {
             return;
         }
         for (region, marks) in self.layout.regions().iter().zip(&self.regions) {

@@ -2,7 +2,7 @@
 
 use crate::layout::{Layout, Region};
 use crate::page_set::{PageSet, index, words_of};
-use crate::source::{DirtySource, Misuse, State};
+use crate::source::{DirtySource, LogState, Misuse};
 use alloc::collections::TryReserveError;
 use core::convert::Infallible;
 use core::error::Error;
@@ -37,7 +37,7 @@ pub struct ForeignLog<B, W> {
     layout: Layout,
     space: AddressSpace,
     owed: PageSet,
-    state: State,
+    state: LogState,
 }
 
 /// The words of a bitmap in shared memory. With the feature `vm-memory`, `guest::MappedBits` is one
@@ -137,7 +137,7 @@ impl<B: SharedBits, W: ForeignWriter> ForeignLog<B, W> {
             }
         }
         let owed = PageSet::try_new(layout)?;
-        Ok(Self { bits, writer, layout: layout.clone(), space, owed, state: State::Off })
+        Ok(Self { bits, writer, layout: layout.clone(), space, owed, state: LogState::Off })
     }
 
     /// The writer, to be told more.
@@ -191,24 +191,23 @@ impl<B: SharedBits, W: ForeignWriter> DirtySource for ForeignLog<B, W> {
         // Leftovers first: what is set from here on stays.
         self.take(|_, _, _| ());
         self.owed.clear();
-        if self.state == State::Off {
+        if self.state == LogState::Off {
             self.writer.start_logging().map_err(ForeignError::Writer)?;
-            self.state = State::On;
+            self.state = LogState::On;
         }
         Ok(())
     }
 
     fn stop(&mut self) -> Result<(), Self::Error> {
-        if self.state == State::On {
+        if self.state == LogState::On {
             self.writer.stop_logging().map_err(ForeignError::Writer)?;
-            self.state = State::Off;
+            self.state = LogState::Off;
         }
         Ok(())
     }
 
     fn collect(&mut self, round: &mut PageSet) -> Result<(), Self::Error> {
-        Misuse::unless_on(self.state)?;
-        Misuse::unless_over(&self.layout, round)?;
+        self.state.may_add(round, &self.layout)?;
         let sets = round.regions_mut();
         self.take(|region, word, bits| sets[region].insert_word(word, bits));
         round.merge(&self.owed);

@@ -33,6 +33,6 @@ pub use foreign::{AlwaysLogs, BitmapError, ForeignError, ForeignLog, ForeignWrit
 pub use layout::{Layout, LayoutError, Region};
 pub use mark::Mark;
 pub use page_set::{PageSet, RegionSet};
-pub use source::{DirtySource, Misuse};
+pub use source::{DirtySource, LogState, Misuse};
 pub use sources::{JoinError, Sources, SourcesError};
 pub use vellum_pte::{AddressSpace, Gfn, GfnRange, Gpa, PAGE_SHIFT, PAGE_SIZE, SlotId};

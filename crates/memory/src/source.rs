@@ -84,26 +84,27 @@ pub enum Misuse {
     OtherLayout,
 }
 
-impl Misuse {
-    pub(crate) fn unless_on(state: State) -> Result<(), Self> {
-        match state {
-            State::On => Ok(()),
-            State::Off => Err(Self::Off),
-        }
-    }
-
-    pub(crate) fn unless_over(layout: &Layout, round: &PageSet) -> Result<(), Self> {
-        if round.is_over(layout) { Ok(()) } else { Err(Self::OtherLayout) }
-    }
-}
-
-/// Whether a log is on.
+/// Whether a log is on: what an implementation of [`DirtySource`] has to know of its callers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
+pub enum LogState {
     /// From `start` to `stop`.
     On,
     /// Before and after.
     Off,
+}
+
+impl LogState {
+    /// Whether a log of `layout` in this state may add to `round`.
+    ///
+    /// # Errors
+    /// [`Misuse`], which says that it is off before it looks at the set.
+    pub fn may_add(self, round: &PageSet, layout: &Layout) -> Result<(), Misuse> {
+        match self {
+            Self::Off => Err(Misuse::Off),
+            Self::On if round.is_over(layout) => Ok(()),
+            Self::On => Err(Misuse::OtherLayout),
+        }
+    }
 }
 
 /// A source that is lent.

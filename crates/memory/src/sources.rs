@@ -2,7 +2,7 @@
 
 use crate::layout::Layout;
 use crate::page_set::PageSet;
-use crate::source::{DirtySource, Misuse, State};
+use crate::source::{DirtySource, LogState, Misuse};
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -54,12 +54,12 @@ pub struct Sources<'s> {
     layout: Layout,
     members: Vec<Member<'s>>,
     owed: PageSet,
-    state: State,
+    state: LogState,
 }
 
 struct Member<'s> {
     source: Box<dyn DirtySource<Error = AnyError> + Send + 's>,
-    state: State,
+    state: LogState,
 }
 
 /// Why a union of sources failed.
@@ -103,7 +103,7 @@ impl<'s> Sources<'s> {
     pub fn new<S: DirtySource + Send + 's>(source: S) -> Result<Self, TryReserveError> {
         let layout = source.layout().clone();
         let owed = PageSet::try_new(&layout)?;
-        Ok(Self { owed, layout, members: alloc::vec![Member::new(source)], state: State::Off })
+        Ok(Self { owed, layout, members: alloc::vec![Member::new(source)], state: LogState::Off })
     }
 
     /// Adds `source`, which has not started.
@@ -111,7 +111,7 @@ impl<'s> Sources<'s> {
     /// # Errors
     /// [`JoinError`]; the source is dropped.
     pub fn add<S: DirtySource + Send + 's>(&mut self, source: S) -> Result<(), JoinError> {
-        if self.state == State::On {
+        if self.state == LogState::On {
             return Err(JoinError::Started);
         }
         match first_difference(&self.layout, source.layout()) {
@@ -134,8 +134,7 @@ impl<'s> Sources<'s> {
         round: &mut PageSet,
         mut ask: impl FnMut(&mut Member<'s>, &mut PageSet) -> Result<(), AnyError>,
     ) -> Result<(), SourcesError> {
-        Misuse::unless_on(self.state)?;
-        Misuse::unless_over(&self.layout, round)?;
+        self.state.may_add(round, &self.layout)?;
         for (index, member) in self.members.iter_mut().enumerate() {
             if let Err(error) = ask(member, round) {
                 self.owed.merge(round);
@@ -162,7 +161,7 @@ impl DirtySource for Sources<'_> {
     }
 
     fn start(&mut self) -> Result<(), SourcesError> {
-        self.state = State::Off;
+        self.state = LogState::Off;
         self.owed.clear();
         for (index, member) in self.members.iter_mut().enumerate() {
             if let Err(error) = member.start() {
@@ -173,12 +172,12 @@ impl DirtySource for Sources<'_> {
                 return Err(failure);
             }
         }
-        self.state = State::On;
+        self.state = LogState::On;
         Ok(())
     }
 
     fn stop(&mut self) -> Result<(), SourcesError> {
-        self.state = State::Off;
+        self.state = LogState::Off;
         let members = self.members.iter_mut().enumerate();
         let stopped = members
             .map(|(index, member)| member.stop().map_err(|error| member.failed(index, error)));
@@ -208,20 +207,20 @@ impl DirtySource for Sources<'_> {
 
 impl<'s> Member<'s> {
     fn new<S: DirtySource + Send + 's>(source: S) -> Self {
-        Self { source: Box::new(Erased(source)), state: State::Off }
+        Self { source: Box::new(Erased(source)), state: LogState::Off }
     }
 
     /// One that is on is asked too: it may have failed to stop, and not log everything.
     fn start(&mut self) -> Result<(), AnyError> {
         self.source.start()?;
-        self.state = State::On;
+        self.state = LogState::On;
         Ok(())
     }
 
     fn stop(&mut self) -> Result<(), AnyError> {
-        if self.state == State::On {
+        if self.state == LogState::On {
             self.source.stop()?;
-            self.state = State::Off;
+            self.state = LogState::Off;
         }
         Ok(())
     }

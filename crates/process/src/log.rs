@@ -10,7 +10,7 @@ use crate::mapping::{Aliased, Mapping};
 use core::any::Any;
 use core::fmt;
 use tracked::Tracked;
-use vellum_memory::{DirtySource, Layout, Misuse, PageSet};
+use vellum_memory::{DirtySource, Layout, LogState, PageSet};
 
 /// Which pages of mappings of this process were written, as a [`DirtySource`].
 ///
@@ -25,18 +25,9 @@ pub struct ProcessLog {
     tracked: Tracked,
     layout: Layout,
     owed: PageSet,
-    state: State,
+    state: LogState,
     /// What keeps the mappings; dropped after `tracked`.
     keeps: Option<Box<dyn Any + Send + Sync>>,
-}
-
-/// Whether the log is on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// From `start` to `stop`.
-    On,
-    /// Before and after.
-    Off,
 }
 
 impl ProcessLog {
@@ -60,22 +51,13 @@ impl ProcessLog {
         // SAFETY: M, as the caller promises.
         let tracked = unsafe { Tracked::new(faults, pagemap, mappings, vacancies) };
         let owed = PageSet::new(&layout);
-        Ok(Self { tracked, layout, owed, state: State::Off, keeps: None })
+        Ok(Self { tracked, layout, owed, state: LogState::Off, keeps: None })
     }
 
     /// The same, and `memory` stays as long.
     #[cfg(feature = "vm-memory")]
     pub(crate) fn keeping(self, memory: impl Any + Send + Sync) -> Self {
         Self { keeps: Some(Box::new(memory)), ..self }
-    }
-
-    fn misused(&self, round: &PageSet) -> Result<(), ProcessError> {
-        self.tracked.is_ours()?;
-        match self.state {
-            State::Off => Err(Misuse::Off.into()),
-            State::On if round.is_over(&self.layout) => Ok(()),
-            State::On => Err(Misuse::OtherLayout.into()),
-        }
     }
 
     fn take(&mut self, round: &mut PageSet) -> Result<(), ProcessError> {
@@ -103,25 +85,26 @@ impl DirtySource for ProcessLog {
     /// A log that is on begins anew.
     fn start(&mut self) -> Result<(), ProcessError> {
         self.tracked.is_ours()?;
-        self.state = State::Off;
+        self.state = LogState::Off;
         self.owed.clear();
         if let Err(error) = self.tracked.stop().and_then(|()| self.tracked.start()) {
             // What stopping says adds nothing. Where it fails, the next one tries again.
             let _ = self.tracked.stop();
             return Err(error);
         }
-        self.state = State::On;
+        self.state = LogState::On;
         Ok(())
     }
 
     fn stop(&mut self) -> Result<(), ProcessError> {
         self.tracked.stop()?;
-        self.state = State::Off;
+        self.state = LogState::Off;
         Ok(())
     }
 
     fn collect(&mut self, round: &mut PageSet) -> Result<(), ProcessError> {
-        self.misused(round)?;
+        self.tracked.is_ours()?;
+        self.state.may_add(round, &self.layout)?;
         if let Err(error) = self.take(round) {
             self.owed.merge(round);
             return Err(error);

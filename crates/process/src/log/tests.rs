@@ -105,7 +105,7 @@ fn a_start_that_fails_leaves_the_log_off_and_memory_free() {
         "{error}"
     );
     drop(first);
-    assert_eq!(log.state, super::State::Off);
+    assert_eq!(log.state, super::LogState::Off);
     log.start().expect("nobody else has it now");
     memories[1].write(3);
     assert_eq!(named(&mut log, 1), [3]);
@@ -188,7 +188,7 @@ fn a_stop_that_fails_for_a_region_frees_the_others_and_the_next_one_frees_it() {
     assert_eq!([named(&mut first, 0), named(&mut last, 0)], [[0; 0]; 2]);
     drop(covered);
     log.stop().expect("it stops");
-    assert_eq!(log.state, super::State::Off);
+    assert_eq!(log.state, super::LogState::Off);
 }
 
 #[test]
