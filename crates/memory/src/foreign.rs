@@ -61,16 +61,17 @@ pub trait ForeignWriter {
     /// Why it could not be told.
     type Error: Error + Send + Sync + 'static;
 
-    /// Makes it set bits: on return, it does so for every write from then on.
+    /// Makes it set bits: on return, it does so for every write from then on. It may do so already, and
+    /// then does it all the same.
     ///
     /// # Errors
-    /// It does not log, as before.
+    /// It is not known to log.
     fn start_logging(&mut self) -> Result<(), Self::Error>;
 
     /// Lets it stop.
     ///
     /// # Errors
-    /// It goes on.
+    /// It goes on, or has stopped and could not say so.
     fn stop_logging(&mut self) -> Result<(), Self::Error>;
 }
 
@@ -186,15 +187,15 @@ impl<B: SharedBits, W: ForeignWriter> DirtySource for ForeignLog<B, W> {
         &self.layout
     }
 
-    /// A log that is on begins anew. Its writer goes on as it does, and is not told.
+    /// A log that is on begins anew. Its writer is told again: if it could not be told to stop, nobody
+    /// knows whether it did.
     fn start(&mut self) -> Result<(), Self::Error> {
         // Leftovers first: what is set from here on stays.
         self.take(|_, _, _| ());
         self.owed.clear();
-        if self.state == LogState::Off {
-            self.writer.start_logging().map_err(ForeignError::Writer)?;
-            self.state = LogState::On;
-        }
+        self.state = LogState::Off;
+        self.writer.start_logging().map_err(ForeignError::Writer)?;
+        self.state = LogState::On;
         Ok(())
     }
 

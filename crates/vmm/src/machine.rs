@@ -220,7 +220,8 @@ impl Machine {
     ///
     /// # Errors
     /// [`RestoreError`]: it is not paused, of another shape, or on a host that lacks features of the
-    /// guest's; then it is as it was. Or KVM refuses a part: then it has [failed](Status::Failed), and another state may be restored.
+    /// guest's; then it is as it was. Or KVM refuses a part: then it has [failed](Status::Failed), and
+    /// another state may be restored.
     pub fn restore(&self, state: &MachineState) -> Result<(), RestoreError> {
         let _turning = self.turning();
         if !self.shared.gate.is_paused() {

@@ -143,8 +143,12 @@ fn modules(system: &Path) -> Result<PathBuf, Failure> {
 /// What is alone in `folder`, under a name that is another in each release.
 fn only_folder_in(folder: &Path) -> Result<PathBuf, Failure> {
     let mut found = fs::read_dir(folder).map_err(at(folder))?;
-    let first = found.next().ok_or_else(|| at(folder)(ErrorKind::NotFound.into()))?;
-    Ok(first.map_err(at(folder))?.path())
+    let (first, second) = (found.next(), found.next());
+    match (first, second) {
+        (Some(only), None) => Ok(only.map_err(at(folder))?.path()),
+        (None, _) => Err(at(folder)(ErrorKind::NotFound.into())),
+        (Some(_), Some(_)) => Err(at(folder)(ErrorKind::AlreadyExists.into())),
+    }
 }
 
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {

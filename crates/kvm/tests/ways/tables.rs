@@ -61,7 +61,7 @@ fn control(device: &DeviceFd, command: u32) {
 }
 
 fn set(device: &DeviceFd, group: u32, attr: u64, value: &u64) {
-    let addr = core::ptr::from_ref(value).addr() as u64;
+    let addr = core::ptr::from_ref(value).expose_provenance() as u64;
     let attribute = kvm::kvm_device_attr { group, attr, addr, flags: 0 };
     device.set_device_attr(&attribute).expect("the device takes it");
 }

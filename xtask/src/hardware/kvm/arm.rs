@@ -184,3 +184,30 @@ fn start(kernel: &Path, files: &Path, serial: &Path) -> Command {
 pub(super) fn libraries() -> Result<PathBuf, Failure> {
     HOST.at_hand(Missing::Name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::TRIED;
+    use crate::cargo::root;
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    /// The tests in the file of a module, by their names in the program.
+    fn tests_in(path: &PathBuf) -> Vec<String> {
+        let text = std::fs::read_to_string(path).expect("a module");
+        let module = path.file_stem().expect("a name").to_string_lossy();
+        let marked = text.split("#[test]\nfn ").skip(1);
+        let names = marked.filter_map(|test| test.split_once('(').map(|(name, _)| name));
+        names.map(|name| format!("{module}::{name}")).collect()
+    }
+
+    #[test]
+    fn every_test_of_the_ways_is_tried() {
+        let folder = std::fs::read_dir(root().join("crates/kvm/tests/ways")).expect("the tests");
+        let paths = folder.map(|entry| entry.expect("a file").path()).filter(|path| path.is_file());
+        let tests: BTreeSet<String> = paths.flat_map(|path| tests_in(&path)).collect();
+        let tried = TRIED.iter().map(|tried| tried.test.to_owned()).collect();
+        assert!(tests.contains("tables::rings_alone_lose_it_and_the_oracle_says_so"));
+        assert_eq!(tests.symmetric_difference(&tried).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+}

@@ -194,9 +194,13 @@ fn a_guest_that_shuts_down_as_it_is_moved_is_not_said_to_run_there() {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod on_kvm {
     use super::*;
+    use std::time::{Duration, Instant};
     use vellum_kvm::{Way, open};
     use vellum_presence::{Need, given};
     use vellum_vmm::{Config, Machine, Program};
+
+    /// Whoever takes so long hangs.
+    const HANG: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_guest_that_shuts_down_as_it_is_moved_is_not_said_to_run_there() {
@@ -209,7 +213,9 @@ mod on_kvm {
         let (machine, log) = Machine::new(&config, &program).expect("a machine");
         let end = |machine: &Machine| {
             machine.resume();
+            let hung = Instant::now() + HANG;
             while machine.ended().is_none() {
+                assert!(Instant::now() < hung, "it shuts down at once");
                 std::thread::yield_now();
             }
         };
