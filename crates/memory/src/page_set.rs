@@ -3,6 +3,7 @@
 use crate::layout::{Layout, Region};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::Range;
 
 /// A set of pages of a guest: one [`RegionSet`] for each region of its [`Layout`], in that order.
@@ -14,11 +15,12 @@ pub struct PageSet {
 /// A set of pages of one region, named by their offset in it.
 ///
 /// Two levels: a bit a page, and above it a bit a word, so that visiting a sparse set costs what it
-/// holds and not what it could hold.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// holds and not what it could hold, and so does emptying it.
+#[derive(Clone)]
 pub struct RegionSet {
     region: Region,
     words: Vec<u64>,
+    /// Which words count. Another has no pages, whatever it holds: what was in it before.
     summary: Vec<u64>,
 }
 
@@ -119,7 +121,8 @@ impl RegionSet {
         let word = index(word);
         let mask = mask & self.valid(word);
         if mask != 0 {
-            self.words[word] |= mask;
+            let before = self.held(word);
+            self.words[word] = before | mask;
             self.summary[word / 64] |= 1 << (word % 64);
         }
     }
@@ -132,12 +135,65 @@ impl RegionSet {
         let mine = self.words.chunks_mut(64).zip(&mut self.summary);
         for (theirs, (mine, summary)) in whole.chunks(64).zip(mine) {
             if theirs.iter().fold(0, |any, word| any | word) != 0 {
-                *summary |= insert_all(mine, theirs);
+                insert_all(mine, summary, theirs);
             }
         }
         if let Some(&last) = rest.first() {
             self.insert_word(whole.len() as u64, last);
         }
+    }
+
+    /// Replaces its pages by those of a bitmap, which `write` makes in place: page `64 * i + j` is bit
+    /// j of word i. It has to write every word: they are not zeroed for it. What lies past the region's
+    /// end is ignored.
+    ///
+    /// # Errors
+    /// What `write` says. Then no page is in the set.
+    pub fn overwrite<E>(
+        &mut self,
+        write: impl FnOnce(&mut [u64]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if let Err(error) = write(&mut self.words) {
+            self.clear();
+            return Err(error);
+        }
+        let valid = self.valid(self.words.len().saturating_sub(1));
+        if let Some(last) = self.words.last_mut() {
+            *last &= valid;
+        }
+        for (words, summary) in self.words.chunks(64).zip(&mut self.summary) {
+            *summary = if is_zero(words) { 0 } else { all(words.len()) };
+        }
+        Ok(())
+    }
+
+    /// What `words` hold as a bitmap, without the words before the first and after the last that have
+    /// a page, and the number of its first word: page `64 * (first + i) + j` is bit j of word i.
+    pub fn bitmap(&mut self, words: Range<u64>) -> (u64, &[u64]) {
+        let words = index(words.start)..index(words.end).min(self.words.len());
+        let Some((first, end)) = self.ends(words) else { return (0, &[]) };
+        for high in first / 64..end.div_ceil(64) {
+            let uncounted = bits(!self.summary[high]).map(|low| high * 64 + index(low));
+            for word in uncounted.filter(|word| (first..end).contains(word)) {
+                self.words[word] = 0;
+            }
+        }
+        (first as u64, &self.words[first..end])
+    }
+
+    /// The first of `words` that has a page, and the one after the last.
+    fn ends(&self, words: Range<usize>) -> Option<(usize, usize)> {
+        let near = words.start / 64..words.end.div_ceil(64);
+        let near = near.filter(|&high| self.summary[high] != 0);
+        let near = near.flat_map(|high| high * 64..(high + 1) * 64);
+        let mut filled = near.filter(|word| words.contains(word) && self.held(*word) != 0);
+        let first = filled.next()?;
+        Some((first, filled.next_back().map_or(first, |last| last) + 1))
+    }
+
+    /// The word's pages, which is one of the region's.
+    fn held(&self, word: usize) -> u64 {
+        if self.summary[word / 64] >> (word % 64) & 1 == 0 { 0 } else { self.words[word] }
     }
 
     /// Adds one page. One past the region's end is ignored.
@@ -168,20 +224,24 @@ impl RegionSet {
     /// Whether `page` is in it.
     #[must_use]
     pub fn contains(&self, page: u64) -> bool {
-        self.words.get(index(page / 64)).is_some_and(|word| word >> (page % 64) & 1 != 0)
+        self.word(page / 64) >> (page % 64) & 1 != 0
     }
 
     /// The pages `64 * word + i` that are in it, as bits `i`.
     #[must_use]
     pub fn word(&self, word: u64) -> u64 {
-        self.words.get(index(word)).copied().unwrap_or(0)
+        let word = index(word);
+        if word < self.words.len() { self.held(word) } else { 0 }
     }
 
     /// How many pages are in it.
     #[must_use]
     pub fn count(&self) -> u64 {
-        let filled = self.words.chunks(64).zip(&self.summary).filter(|&(_, &summary)| summary != 0);
-        filled.flat_map(|(words, _)| words).map(|word| u64::from(word.count_ones())).sum()
+        self.words
+            .chunks(64)
+            .zip(&self.summary)
+            .map(|(words, &counting)| count(words, counting))
+            .sum()
     }
 
     /// Whether no page is in it.
@@ -208,11 +268,7 @@ impl RegionSet {
 
     /// Takes all pages out.
     pub fn clear(&mut self) {
-        for (words, summary) in self.words.chunks_mut(64).zip(&mut self.summary) {
-            if core::mem::take(summary) != 0 {
-                words.fill(0);
-            }
-        }
+        self.summary.fill(0);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -231,12 +287,50 @@ impl RegionSet {
     }
 }
 
-/// Adds each word of `theirs` to its word of `mine`. Says which are not zero.
-fn insert_all(mine: &mut [u64], theirs: &[u64]) -> u64 {
-    mine.iter_mut().zip(theirs).enumerate().fold(0, |filled, (at, (mine, theirs))| {
-        *mine |= theirs;
-        filled | u64::from(*theirs != 0) << at
-    })
+/// The same pages of the same region, however they came there.
+impl PartialEq for RegionSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.region == other.region && self.words().eq(other.words())
+    }
+}
+
+impl Eq for RegionSet {}
+
+impl fmt::Debug for RegionSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = self.words().collect();
+        f.debug_struct("RegionSet").field("region", &self.region).field("words", &words).finish()
+    }
+}
+
+/// Adds each word of `theirs` to its word of `mine`, of which `counting` count. Then they all do.
+fn insert_all(mine: &mut [u64], counting: &mut u64, theirs: &[u64]) {
+    for (at, (mine, theirs)) in mine.iter_mut().zip(theirs).enumerate() {
+        let before = if *counting >> at & 1 == 0 { 0 } else { *mine };
+        *mine = before | theirs;
+    }
+    *counting |= all(theirs.len());
+}
+
+fn is_zero(words: &[u64]) -> bool {
+    words.iter().fold(0, |any, word| any | word) == 0
+}
+
+/// A bit for each of at most 64 words.
+fn all(words: usize) -> u64 {
+    match words {
+        fewer @ 0..64 => (1 << fewer) - 1,
+        _ => u64::MAX,
+    }
+}
+
+/// How many pages are in those of at most 64 `words` that count.
+fn count(words: &[u64], counting: u64) -> u64 {
+    let pages = |word: &u64| u64::from(word.count_ones());
+    if counting == all(words.len()) {
+        return words.iter().map(pages).sum();
+    }
+    bits(counting).map(|word| pages(&words[index(word)])).sum()
 }
 
 fn zeros(length: usize) -> Result<Vec<u64>, TryReserveError> {
