@@ -20,6 +20,9 @@ pub enum Break {
     LostClear,
 }
 
+/// What a round should have cleared: a region, a range of it, and the round.
+type Overdue = (usize, GfnRange, PageSet);
+
 /// Which bug, if any, a log has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Breaks {
@@ -27,7 +30,7 @@ pub(crate) struct Breaks {
     pub(crate) chosen: Option<Break>,
     /// What [`Break::LateClear`] has put off.
     #[cfg(feature = "breaks")]
-    late: Vec<(usize, GfnRange)>,
+    late: Vec<Overdue>,
 }
 
 #[cfg(feature = "breaks")]
@@ -36,20 +39,16 @@ impl Breaks {
         self.chosen == Some(bug)
     }
 
-    /// What is to be cleared where `range` of `region` should be.
-    pub(crate) fn cleared(&mut self, region: usize, range: GfnRange) -> Option<(usize, GfnRange)> {
-        match self.chosen {
-            Some(Break::LateClear) => {
-                self.late.push((region, range));
-                None
-            }
-            Some(Break::LostClear) => None,
-            _ => Some((region, range)),
+    /// Whether what should be cleared now is not.
+    pub(crate) fn puts_off(&mut self, region: usize, range: GfnRange, round: &PageSet) -> bool {
+        if self.has(Break::LateClear) {
+            self.late.push((region, range, round.clone()));
         }
+        self.has(Break::LateClear) || self.has(Break::LostClear)
     }
 
     /// What is to be cleared when a round begins, since it was not when it should have been.
-    pub(crate) fn overdue(&mut self) -> Vec<(usize, GfnRange)> {
+    pub(crate) fn overdue(&mut self) -> Vec<Overdue> {
         core::mem::take(&mut self.late)
     }
 
@@ -85,15 +84,11 @@ fn drop_bits(pages: &mut vellum_memory::RegionSet) {
 #[cfg(not(feature = "breaks"))]
 #[allow(clippy::unused_self)]
 impl Breaks {
-    pub(crate) const fn cleared(
-        &self,
-        region: usize,
-        range: GfnRange,
-    ) -> Option<(usize, GfnRange)> {
-        Some((region, range))
+    pub(crate) const fn puts_off(&self, _: usize, _: GfnRange, _: &PageSet) -> bool {
+        false
     }
 
-    pub(crate) const fn overdue(&self) -> [(usize, GfnRange); 0] {
+    pub(crate) const fn overdue(&self) -> [Overdue; 0] {
         []
     }
 

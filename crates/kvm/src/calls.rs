@@ -83,20 +83,20 @@ impl Vm {
         slot: u32,
         first: u64,
         pages: u32,
-        bitmap: &mut [u64],
+        bitmap: &[u64],
     ) -> io::Result<()> {
         if (bitmap.len() as u64) < u64::from(pages).div_ceil(64) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let dirty_bitmap = bitmap.as_mut_ptr().cast();
+        let dirty_bitmap = bitmap.as_ptr().cast_mut().cast();
         let mut log = kvm_clear_dirty_log {
             slot,
             num_pages: pages,
             first_page: first,
             __bindgen_anon_1: kvm_clear_dirty_log__bindgen_ty_1 { dirty_bitmap },
         };
-        // SAFETY: K: the kernel reads and writes a `kvm_clear_dirty_log`, and reads whole words, one
-        // for each 64 of `pages`, which `bitmap` has.
+        // SAFETY: K: the kernel reads and writes a `kvm_clear_dirty_log`, and only reads whole words,
+        // one for each 64 of `pages`, which `bitmap` has.
         done(unsafe { ioctl_with_mut_ref(&self.0, KVM_CLEAR_DIRTY_LOG(), &mut log) })
     }
 

@@ -1,6 +1,7 @@
 //! The log of a VM's memslots.
 
 mod bitmap;
+mod owed;
 
 #[cfg(feature = "breaks")]
 use crate::breaks::Break;
@@ -13,6 +14,7 @@ use crate::ring::{Reaper, Rings};
 use crate::slot::Memslot;
 use bitmap::LoggedSlot;
 use kvm_ioctls::VcpuFd;
+use owed::Owed;
 use std::sync::Arc;
 use vellum_memory::{DirtySource, GfnRange, Layout, LayoutError, LogState, Misuse, PageSet};
 
@@ -28,7 +30,7 @@ pub struct KvmLog {
     ring: RingSize,
     slots: Vec<LoggedSlot>,
     layout: Layout,
-    owed: PageSet,
+    owed: Owed,
     rings: Option<Arc<Rings>>,
     state: LogState,
     breaks: Breaks,
@@ -57,7 +59,7 @@ impl Prepared {
         };
         // SAFETY: S, as the caller promises for all of them.
         let slots = slots.into_iter().map(|slot| unsafe { LoggedSlot::new(slot) }).collect();
-        let owed = PageSet::new(&layout);
+        let owed = Owed::none(&layout);
         let (state, breaks) = (LogState::Off, Breaks::default());
         Ok(KvmLog { vm, way, ring, slots, layout, owed, rings, state, breaks })
     }
@@ -94,21 +96,21 @@ impl KvmLog {
         self.state.may_add(round, &self.layout)
     }
 
-    fn switch(&mut self, logging: Logging) -> Result<(), KvmError> {
-        self.slots.iter_mut().try_for_each(|slot| slot.switch(&self.vm, logging))
+    fn switch(&self, logging: Logging) -> Result<(), KvmError> {
+        self.slots.iter().try_for_each(|slot| slot.switch(&self.vm, logging))
     }
 
     /// Switches every slot off, also those after one that fails.
-    fn switch_off(&mut self) -> Result<(), KvmError> {
+    fn switch_off(&self) -> Result<(), KvmError> {
         let vm = &self.vm;
-        let off = self.slots.iter_mut().map(|slot| slot.switch(vm, Logging::Off));
+        let off = self.slots.iter().map(|slot| slot.switch(vm, Logging::Off));
         off.fold(Ok(()), Result::and)
     }
 
     fn take(&mut self, round: &mut PageSet) -> Result<(), KvmError> {
         self.breaks.hold_open();
-        for (region, range) in self.breaks.overdue() {
-            self.clear(region, range)?;
+        for (region, range, mut late) in self.breaks.overdue() {
+            self.clear(region, range, &mut late)?;
         }
         if self.breaks.resets_when_a_round_begins() {
             self.reset()?;
@@ -135,8 +137,14 @@ impl KvmLog {
         Ok(())
     }
 
-    fn clear(&mut self, region: usize, range: GfnRange) -> Result<(), KvmError> {
-        let cleared = self.slots[region].clear(&self.vm, range);
+    fn clear(
+        &mut self,
+        region: usize,
+        range: GfnRange,
+        round: &mut PageSet,
+    ) -> Result<(), KvmError> {
+        let pages = &mut round.regions_mut()[region];
+        let cleared = self.slots[region].clear(&self.vm, range, pages);
         cleared.inspect_err(|_| self.owe_all_of(region))
     }
 
@@ -158,7 +166,7 @@ impl KvmLog {
     }
 
     fn owe_all_of(&mut self, index: usize) {
-        self.owed.regions_mut()[index].fill();
+        self.owed.add_all_of(index);
     }
 }
 
@@ -178,7 +186,7 @@ impl DirtySource for KvmLog {
         self.stop()?;
         // What an earlier log left in the rings is in no round of this one.
         self.rings.as_ref().map_or(Ok(()), |rings| rings.forget())?;
-        self.owed.clear();
+        self.owed.forget();
         if let Err(error) = self.switch(Logging::On) {
             // Those that had started stop; what stopping says adds nothing.
             let _ = self.switch_off();
@@ -197,12 +205,11 @@ impl DirtySource for KvmLog {
     fn collect(&mut self, round: &mut PageSet) -> Result<(), KvmError> {
         self.misused(round)?;
         if let Err(error) = self.take(round) {
-            self.owed.merge(round);
+            self.owed.add(round);
             return Err(error);
         }
         self.breaks.lose(round);
-        round.merge(&self.owed);
-        self.owed.clear();
+        self.owed.hand_over(round);
         Ok(())
     }
 
@@ -214,21 +221,19 @@ impl DirtySource for KvmLog {
     ) -> Result<(), KvmError> {
         self.misused(round)?;
         let protected = match self.way {
-            Way::Manual | Way::ManualAllSet => {
-                let here = self.breaks.cleared(region, range);
-                here.map_or(Ok(()), |(region, range)| self.clear(region, range))
-            }
+            Way::Manual | Way::ManualAllSet if self.breaks.puts_off(region, range, round) => Ok(()),
+            Way::Manual | Way::ManualAllSet => self.clear(region, range, round),
             Way::Ring | Way::RingWithBitmap if self.breaks.resets_when_a_round_begins() => Ok(()),
             Way::Ring | Way::RingWithBitmap => self.reset(),
             Way::ClearingGet => Ok(()),
         };
-        protected.inspect_err(|_| self.owed.merge(round))
+        protected.inspect_err(|_| self.owed.add(round))
     }
 
     /// Pages over another layout are ignored.
     fn owe(&mut self, pages: &PageSet) {
         if pages.is_over(&self.layout) {
-            self.owed.merge(pages);
+            self.owed.add(pages);
         }
     }
 }

@@ -57,6 +57,10 @@ pub trait DirtySource {
     /// round, and adds to `round` what became dirty there since [`collect`](Self::collect). A
     /// source whose `collect` has done so already does nothing here.
     ///
+    /// `round` is the set that `collect` was given. Its pages in `range` are read next, whoever has put
+    /// them there, so a source may protect these alone. One that was taken out before is in a later
+    /// round, or was the caller's to owe.
+    ///
     /// # Errors
     /// Pages already taken are owed.
     fn protect(

@@ -151,7 +151,10 @@ impl<S: DirtySource> BrokenSource<S> {
     fn spoil(&mut self, taken: &mut PageSet) {
         self.rounds += 1;
         match self.wrong {
-            Wrong::DropsAPage => self.drop_one(taken),
+            Wrong::DropsAPage => {
+                self.kept.clear();
+                self.drop_one(taken);
+            }
             Wrong::ProtectsLate => {
                 let last = std::mem::replace(&mut self.kept, taken.clone());
                 remove(taken, &last);
@@ -177,12 +180,13 @@ impl<S: DirtySource> BrokenSource<S> {
         }
     }
 
-    /// Takes one of the guest's pages out, each time another.
+    /// Takes one of the guest's pages out, each time another, and keeps it.
     fn drop_one(&mut self, taken: &mut PageSet) {
         let slot = &mut taken.regions_mut()[self.slot];
         let pages: Vec<u64> = slot.pages().filter(|page| *page >= self.first).collect();
         if let Some(page) = pages.get(self.rounds * 37 % pages.len().max(1)) {
             slot.remove(*page);
+            self.kept.regions_mut()[self.slot].insert(*page);
         }
     }
 
@@ -261,6 +265,14 @@ impl<S: DirtySource> DirtySource for BrokenSource<S> {
             }
             Wrong::FallsSilent(_) if self.is_silent() => {
                 self.sound.protect(at, range, &mut unnamed)
+            }
+            // What is to be lost is protected like the rest: a page that is not in the round any more
+            // may keep its mark.
+            Wrong::DropsAPage => {
+                round.merge(&self.kept);
+                let answer = self.sound.protect(at, range, round);
+                remove(round, &self.kept);
+                answer
             }
             _ => self.sound.protect(at, range, round),
         }

@@ -77,6 +77,64 @@ fn a_store_between_the_collection_and_the_protection_is_in_this_round_or_the_nex
 }
 
 #[test]
+fn two_collections_into_one_round_lose_nothing_of_either() {
+    each_way(&apart(60), |mut machine| {
+        let mut round = begin(&mut machine);
+        let copy = Copy::of(&machine.memory);
+        for _ in 0..5 {
+            run(&mut machine);
+            machine.log.collect(&mut round).expect("a collection");
+        }
+        protect(&mut machine.log, &mut round).expect("a protection");
+        let changed = copy.changed(DATA, &machine.memory);
+        assert_eq!(data(&round), BTreeSet::from_iter(changed), "{}", machine.log.way());
+        take(&mut machine.log, &mut round).expect("a round");
+        assert_eq!(data(&round), BTreeSet::new(), "{}", machine.log.way());
+    });
+}
+
+#[test]
+fn a_round_that_others_have_added_pages_to_loses_no_store_to_them() {
+    each_way(&together(900), |mut machine| {
+        let mut round = begin(&mut machine);
+        let mut copy = Copy::of(&machine.memory);
+        for added in 0..20 {
+            run(&mut machine);
+            round.clear();
+            machine.log.collect(&mut round).expect("a collection");
+            round.regions_mut()[DATA].insert_range(added * 100..added * 100 + 777);
+            run(&mut machine);
+            protect(&mut machine.log, &mut round).expect("a protection");
+            copy.deliver(&round, &machine.memory);
+            run(&mut machine);
+        }
+        take(&mut machine.log, &mut round).expect("the last round");
+        copy.deliver(&round, &machine.memory);
+        assert_eq!(copy.is_whole(&machine.memory), Ok(()), "{}", machine.log.way());
+    });
+}
+
+#[test]
+fn a_page_that_is_taken_out_of_a_round_before_it_is_protected_comes_again() {
+    each_way(&together(900), |mut machine| {
+        if !is_manual(machine.log.way()) {
+            return;
+        }
+        let mut round = begin(&mut machine);
+        run(&mut machine);
+        machine.log.collect(&mut round).expect("a collection");
+        let out: BTreeSet<u64> = data(&round).into_iter().step_by(3).collect();
+        assert!(out.len() > 100, "the guest has run");
+        out.iter().for_each(|page| round.regions_mut()[DATA].remove(*page));
+        protect(&mut machine.log, &mut round).expect("a protection");
+        take(&mut machine.log, &mut round).expect("a round");
+        assert_eq!(data(&round), out, "{}", machine.log.way());
+        take(&mut machine.log, &mut round).expect("a round");
+        assert_eq!(data(&round), BTreeSet::new(), "{}", machine.log.way());
+    });
+}
+
+#[test]
 fn what_is_owed_is_in_the_next_round_and_in_one() {
     each_way(&apart(100), |mut machine| {
         let mut round = begin(&mut machine);

@@ -58,6 +58,8 @@ fn reading_pages_before_they_are_protected_loses_stores_and_the_oracle_says_so()
 struct Broken {
     log: KvmLog,
     how: How,
+    /// The page that this round has lost.
+    dropped: Option<u64>,
 }
 
 /// How.
@@ -93,6 +95,7 @@ impl DirtySource for Broken {
         let first = round.regions()[DATA].pages().next();
         if let (How::DropsOnePage, Some(page)) = (self.how, first) {
             round.regions_mut()[DATA].remove(page);
+            self.dropped = Some(page);
         }
         Ok(())
     }
@@ -100,7 +103,14 @@ impl DirtySource for Broken {
     fn protect(&mut self, at: usize, range: GfnRange, round: &mut PageSet) -> Result<(), KvmError> {
         match self.how {
             How::ProtectsNothing => Ok(()),
-            How::DropsOnePage => self.log.protect(at, range, round),
+            // What is to be lost is protected like the rest: a page that is not in the round any more
+            // keeps its bit.
+            How::DropsOnePage => {
+                self.dropped.iter().for_each(|page| round.regions_mut()[DATA].insert(*page));
+                self.log.protect(at, range, round)?;
+                self.dropped.iter().for_each(|page| round.regions_mut()[DATA].remove(*page));
+                Ok(())
+            }
         }
     }
 
@@ -112,7 +122,7 @@ impl DirtySource for Broken {
 /// Two rounds of a broken log: whether each named what had changed, and the last one's size.
 fn two_rounds(machine: Machine, how: How) -> (Result<(), Lost>, u64) {
     let Machine { log, mut vcpus, memory, vm: _vm, .. } = machine;
-    let mut log = Broken { log, how };
+    let mut log = Broken { log, how, dropped: None };
     let mut set = PageSet::new(log.layout());
     log.start().expect("the log starts");
     let mut copy = Copy::of(&memory);
@@ -158,7 +168,7 @@ fn a_clear_that_is_left_out_never_ends() {
 fn a_reset_that_is_left_out_loses_the_next_store_to_a_page() {
     each_ring(&apart(200), |machine| {
         let Machine { log, mut vcpus, memory, vm: _vm, .. } = machine;
-        let mut log = Broken { log, how: How::ProtectsNothing };
+        let mut log = Broken { log, how: How::ProtectsNothing, dropped: None };
         let mut set = PageSet::new(log.layout());
         log.start().expect("the log starts");
         let mut copy = Copy::of(&memory);
