@@ -54,7 +54,11 @@ fn compare(result: &mut BenchResult, label: &str, [ours, bare]: [Vec<Duration>; 
 
 /// The less is to be done, the more often it is timed.
 fn times(dirty: u64) -> usize {
-    if dirty < 10_000 { 31 } else { 5 }
+    match dirty {
+        0..1_000 => 201,
+        1_000..10_000 => 31,
+        _ => 5,
+    }
 }
 
 fn bitmap(result: &mut BenchResult, guest: &RefCell<Native>, dirty: u64) -> Result<(), Failure> {
