@@ -15,6 +15,7 @@ mod emulator;
 mod expected;
 mod kvm;
 mod linux;
+mod loader;
 mod machine;
 mod package;
 mod qemu;

@@ -1,5 +1,6 @@
-//! A disk that boots a hypervisor: a boot sector of our own, and the image as it lies in memory.
+//! A disk that boots a hypervisor or a kernel: a boot sector of our own, and the image as it lies in memory.
 
+use super::loader::{self, Given};
 use crate::cargo::{root, run_aside};
 use crate::failure::Failure;
 use object::{Object, ObjectSegment};
@@ -7,12 +8,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The disk, as an emulator is told of it.
-pub(crate) const CYLINDERS: usize = 20;
+/// A disk, as an emulator is told of it. It has whole cylinders.
+pub(crate) struct Disk {
+    /// Its file.
+    pub(crate) path: PathBuf,
+    /// How many it has.
+    pub(crate) cylinders: usize,
+}
+
 pub(crate) const HEADS: usize = 16;
 pub(crate) const SECTORS: usize = 63;
 const SECTOR: usize = 512;
-const DISK: usize = CYLINDERS * HEADS * SECTORS * SECTOR;
+const CYLINDER: usize = HEADS * SECTORS * SECTOR;
+/// No disk is larger. What is loaded has to leave room in the smallest machine's memory.
+const DISK: usize = 128 * CYLINDER;
 
 /// What `hypervisors/boot-sector/boot.rs` reads at once.
 const CHUNK: usize = 64 * SECTOR;
@@ -20,7 +29,7 @@ const CHUNK: usize = 64 * SECTOR;
 const CHUNKS_AT: usize = 502;
 const ENTRY_AT: usize = 506;
 /// Where it puts the image.
-const LOADED_AT: u64 = 1 << 20;
+pub(super) const LOADED_AT: u32 = 1 << 20;
 
 /// Multiboot 1: the header's magic, the flag for addresses, and where the entry is.
 const MAGIC: u32 = 0x1bad_b002;
@@ -40,34 +49,50 @@ pub(crate) enum Unbootable {
     /// It does not fit.
     #[error("{0} bytes do not fit on the disk")]
     TooLarge(usize),
-    /// The boot sector has another size.
+    /// The boot sector has another size, or the one that it enters.
     #[error("the boot sector has {0} bytes, and not 512")]
     BootSector(usize),
+    /// It is to be a kernel.
+    #[error("it is no Linux kernel for PCs")]
+    NoKernel,
 }
 
 /// Makes a disk of `image`, an ELF file, in `folder`.
-pub(crate) fn make(image: &Path, folder: &Path) -> Result<PathBuf, Failure> {
-    let sector = boot_sector(folder)?;
+pub(crate) fn make(image: &Path, folder: &Path) -> Result<Disk, Failure> {
     let bytes = fs::read(image).map_err(at(image))?;
-    let loaded = flat(image, &bytes)?;
-    let unbootable = |why| Failure::Unbootable { path: image.to_owned(), why };
-    let disk = compose(&sector, &loaded).map_err(unbootable)?;
-    let path = folder.join("disk.img");
-    fs::write(&path, disk).map_err(at(&path))?;
-    Ok(path)
+    write(image, &flat(image, &bytes)?, folder)
 }
 
-/// The boot sector, compiled by `rustc` alone: it is no program for any operating system, and of no
+/// Makes a disk of `kernel`, a Linux kernel for PCs with what it is `given`, in `folder`.
+pub(crate) fn of_linux(kernel: &Path, given: &Given<'_>, folder: &Path) -> Result<Disk, Failure> {
+    let bytes = fs::read(kernel).map_err(at(kernel))?;
+    let loaded = loader::load(&compiled("linux", folder)?, &bytes, given);
+    write(kernel, &loaded.map_err(unbootable(kernel))?, folder)
+}
+
+fn write(image: &Path, loaded: &[u8], folder: &Path) -> Result<Disk, Failure> {
+    let disk = compose(&compiled("boot", folder)?, loaded).map_err(unbootable(image))?;
+    let path = folder.join("disk.img");
+    fs::write(&path, &disk).map_err(at(&path))?;
+    Ok(Disk { path, cylinders: disk.len() / CYLINDER })
+}
+
+fn unbootable(image: &Path) -> impl FnOnce(Unbootable) -> Failure {
+    let path = image.to_owned();
+    move |why| Failure::Unbootable { path, why }
+}
+
+/// The sector `name`, compiled by `rustc` alone: it is no program for any operating system, and of no
 /// workspace with flags of its own.
-fn boot_sector(folder: &Path) -> Result<Vec<u8>, Failure> {
+fn compiled(name: &str, folder: &Path) -> Result<Vec<u8>, Failure> {
     let source = root().join("hypervisors/boot-sector");
-    let sector = folder.join("boot-sector");
+    let sector = folder.join(format!("{name}-sector"));
     let mut rustc = Command::new("rustc");
     rustc.args("--edition 2024 --target x86_64-unknown-linux-gnu -Cpanic=abort".split(' '));
     rustc.args("-Clinker=rust-lld -Clinker-flavor=ld.lld -Crelocation-model=static".split(' '));
     rustc.args("-Copt-level=2 -Clink-arg=-static -Clink-arg=--oformat=binary".split(' '));
-    rustc.arg(format!("-Clink-arg=-T{}", source.join("boot.ld").display()));
-    rustc.arg("-o").arg(&sector).arg(source.join("boot.rs")).current_dir(root());
+    rustc.arg(format!("-Clink-arg=-T{}", source.join(format!("{name}.ld")).display()));
+    rustc.arg("-o").arg(&sector).arg(source.join(format!("{name}.rs"))).current_dir(root());
     run_aside(rustc)?;
     fs::read(&sector).map_err(at(&sector))
 }
@@ -80,15 +105,14 @@ fn flat(path: &Path, elf: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut loaded = Vec::new();
     for segment in image.segments() {
         let data = segment.data().map_err(wrong)?;
-        put(&mut loaded, segment.address(), data)
-            .map_err(|why| Failure::Unbootable { path: path.to_owned(), why })?;
+        put(&mut loaded, segment.address(), data).map_err(unbootable(path))?;
     }
     Ok(loaded)
 }
 
 fn put(loaded: &mut Vec<u8>, address: u64, data: &[u8]) -> Result<(), Unbootable> {
     let low = Unbootable::TooLow(address);
-    let start = address.checked_sub(LOADED_AT).and_then(|start| usize::try_from(start).ok());
+    let start = address.checked_sub(LOADED_AT.into()).and_then(|start| usize::try_from(start).ok());
     let start = start.ok_or(low)?;
     let end = start.saturating_add(data.len());
     if end > DISK {
@@ -99,13 +123,14 @@ fn put(loaded: &mut Vec<u8>, address: u64, data: &[u8]) -> Result<(), Unbootable
     Ok(())
 }
 
-/// Boot sector and image side by side, padded to the disk's size.
+/// Boot sector and image side by side, padded to a disk's size.
 fn compose(sector: &[u8], loaded: &[u8]) -> Result<Vec<u8>, Unbootable> {
     if sector.len() != SECTOR {
         return Err(Unbootable::BootSector(sector.len()));
     }
     let chunks = loaded.len().div_ceil(CHUNK);
-    if SECTOR + chunks * CHUNK > DISK {
+    let size = (SECTOR + chunks * CHUNK).next_multiple_of(CYLINDER);
+    if size > DISK {
         return Err(Unbootable::TooLarge(loaded.len()));
     }
     let chunks = u32::try_from(chunks).map_err(|_| Unbootable::TooLarge(loaded.len()))?;
@@ -114,7 +139,7 @@ fn compose(sector: &[u8], loaded: &[u8]) -> Result<Vec<u8>, Unbootable> {
     disk[CHUNKS_AT..CHUNKS_AT + 4].copy_from_slice(&chunks.to_le_bytes());
     disk[ENTRY_AT..ENTRY_AT + 4].copy_from_slice(&entry.to_le_bytes());
     disk.extend(loaded);
-    disk.resize(DISK, 0);
+    disk.resize(size, 0);
     Ok(disk)
 }
 
@@ -137,7 +162,9 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, CHUNKS_AT, DISK, ENTRY_AT, HAS_ADDRESSES, MAGIC, SECTOR, Unbootable};
+    use super::{
+        CHUNK, CHUNKS_AT, CYLINDER, DISK, ENTRY_AT, HAS_ADDRESSES, MAGIC, SECTOR, Unbootable,
+    };
     use super::{compose, put};
 
     fn image(bytes: usize, entry: u32) -> Vec<u8> {
@@ -156,7 +183,7 @@ mod tests {
     fn the_boot_sector_is_told_of_every_chunk_and_of_the_entry() {
         let image = image(2 * CHUNK + 1, 0x10_0024);
         let disk = compose(&[0; SECTOR], &image).expect("room");
-        assert_eq!(disk.len(), DISK);
+        assert_eq!(disk.len(), CYLINDER);
         assert_eq!((number(&disk, CHUNKS_AT), number(&disk, ENTRY_AT)), (3, 0x10_0024));
         assert_eq!(disk[SECTOR..SECTOR + image.len()], image);
     }

@@ -4,6 +4,7 @@
 pub(crate) mod arm;
 pub(crate) mod programs;
 pub(crate) mod svm;
+pub(crate) mod vmx;
 
 use super::archive::{Entry, archive};
 use super::debian::{Apt, unpacked};
@@ -33,8 +34,20 @@ pub(crate) struct Host {
     tried: &'static [Tried],
     /// What the host lacks, as a gate names it: a test has to find everything else.
     lacks: &'static str,
-    /// Its emulator, with a kernel and first files, writing the serial line to a file.
-    start: fn(kernel: &Path, files: &Path, serial: &Path) -> Command,
+    /// Its emulator.
+    start: fn(&Boot<'_>) -> Result<Command, Failure>,
+}
+
+/// What an emulator is begun with.
+pub(crate) struct Boot<'a> {
+    /// The kernel,
+    pub(crate) kernel: &'a Path,
+    /// and its first files.
+    pub(crate) files: &'a Path,
+    /// Where what is made for it goes.
+    pub(crate) folder: &'a Path,
+    /// The file that the serial line is written to.
+    pub(crate) serial: &'a Path,
 }
 
 /// A part of the kernel.
@@ -57,6 +70,10 @@ const fn tried(check: &'static str, program: &'static str, test: &'static str) -
 
 /// What the first program is, up to what each host has of its own.
 const INIT: &str = include_str!("kvm/init.sh");
+
+/// How it ends. When nobody has the serial line open any more, all that was said has gone out: a machine
+/// that is switched off before has not said it.
+const END: &str = "echo \"end $met\"\nexec </dev/null >/dev/null 2>&1\npoweroff -f\n";
 
 /// What has to be there before what is in it.
 const FOLDERS: [&str; 4] = ["bin", "dev", "modules", "tests"];
@@ -91,7 +108,7 @@ impl Host {
         let system = self.at_hand(Missing::Name)?;
         let files = folder.join("files");
         fs::write(&files, self.first_files(&system, programs)?).map_err(at(&files))?;
-        Ok((self.start)(&kernel_in(&system)?, &files, serial))
+        (self.start)(&Boot { kernel: &kernel_in(&system)?, files: &files, folder, serial })
     }
 
     fn first_files(&self, system: &Path, programs: &Path) -> Result<Vec<u8>, Failure> {
@@ -124,7 +141,7 @@ impl Host {
         let text = self.tried.iter().fold(begun, |text, Tried { check, program, test }| {
             text + &format!("tried {check} {program} {test} '{lacks}'\n")
         });
-        text + "echo \"end $met\"\npoweroff -f\n"
+        text + END
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) enum Machine {
     /// The tests of native guests on Linux's own hypervisor, on AMD's SVM, under Debian's kernel, by QEMU
     /// (`-cpu max`).
     KvmSvm,
+    /// The same on Intel's VMX and EPT, by Bochs (Ice Lake).
+    KvmVmx,
     /// The tests of the kernel's log on Linux's own hypervisor, on Arm's EL2, under Debian's kernel, by
     /// QEMU (Cortex-A76).
     KvmArm,
@@ -61,7 +63,7 @@ impl Machine {
             Self::VmxEptIcelake | Self::VmxEptCannonlake | Self::VmxEptSandybridge => Image::VmxEpt,
             Self::El2Stage2Max | Self::El2Stage2A57 => Image::El2Stage2,
             Self::El2Linux => Image::El2Linux,
-            Self::KvmSvm => Image::KvmTests,
+            Self::KvmSvm | Self::KvmVmx => Image::KvmTests,
             Self::KvmArm => Image::KvmTestsForArm,
         }
     }
@@ -94,6 +96,7 @@ impl Machine {
             Self::El2Stage2A57 => with(&[NO_DIRTY_BITS, STAGE_2, WALKS_READ, PARALLEL]),
             Self::El2Linux => linux::CHECKS.to_vec(),
             Self::KvmSvm => kvm::svm::HOST.checks(),
+            Self::KvmVmx => kvm::vmx::HOST.checks(),
             Self::KvmArm => kvm::arm::HOST.checks(),
         }
     }
@@ -117,6 +120,7 @@ impl Machine {
             Self::El2Stage2A57 => Ok(qemu::arm("cortex-a57", image, serial)),
             Self::El2Linux => linux::boots(image, folder, serial),
             Self::KvmSvm => kvm::svm::HOST.boot(image, folder, serial),
+            Self::KvmVmx => kvm::vmx::HOST.boot(image, folder, serial),
             Self::KvmArm => kvm::arm::HOST.boot(image, folder, serial),
         }
     }
@@ -131,7 +135,7 @@ impl Machine {
             | Self::VmxEptSandybridge
             | Self::El2Stage2Max
             | Self::El2Stage2A57 => Duration::from_secs(240),
-            Self::El2Linux | Self::KvmSvm | Self::KvmArm => Duration::from_secs(900),
+            Self::El2Linux | Self::KvmSvm | Self::KvmVmx | Self::KvmArm => Duration::from_secs(900),
         }
     }
 
@@ -144,6 +148,7 @@ impl Machine {
         match self {
             Self::El2Linux => linux::require(missing),
             Self::KvmSvm => kvm::svm::HOST.require(missing),
+            Self::KvmVmx => kvm::vmx::HOST.require(missing),
             Self::KvmArm => kvm::arm::HOST.require(missing),
             _ => Ok(()),
         }
@@ -155,7 +160,8 @@ impl Machine {
             Self::SvmNptBochs
             | Self::VmxEptIcelake
             | Self::VmxEptCannonlake
-            | Self::VmxEptSandybridge => bochs::PACKAGES,
+            | Self::VmxEptSandybridge
+            | Self::KvmVmx => bochs::PACKAGES,
             Self::El2Stage2Max | Self::El2Stage2A57 | Self::El2Linux | Self::KvmArm => {
                 &["qemu-system-arm"]
             }

@@ -1,5 +1,6 @@
 //! QEMU, without acceleration: its own processor is the one that is asked for.
 
+use super::kvm::Boot;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,14 +16,12 @@ pub(crate) fn x86(image: &Path, serial: &Path) -> Command {
     command
 }
 
-/// An x86 machine of one CPU that begins with `kernel`, its first files and its command line.
-pub(crate) fn pc(kernel: &Path, files: &Path, command_line: &str, serial: &Path) -> Command {
+/// An x86 machine of one CPU that begins with a kernel, its first files and its command line.
+pub(crate) fn pc(boot: &Boot<'_>, command_line: &str) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command.args("-accel tcg,thread=single -smp 1 -cpu max -m 1024 -no-reboot".split(' '));
     command.args("-nodefaults -display none -monitor none".split(' '));
-    command.arg("-serial").arg(format!("file:{}", serial.display()));
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(files);
-    command.args(["-append", command_line]);
+    begin(&mut command, boot, command_line);
     command
 }
 
@@ -39,15 +38,19 @@ pub(crate) fn arm(cpu: &str, image: &Path, serial: &Path) -> Command {
 }
 
 /// An Arm machine of two CPUs with EL2, whose interrupt controller a hypervisor can share, that begins
-/// with `kernel`, its first files and its command line. The processor lets a kernel run at EL2 as a
+/// with a kernel, its first files and its command line. The processor lets a kernel run at EL2 as a
 /// whole, which takes half the time of one that does not.
-pub(crate) fn virt(kernel: &Path, files: &Path, command_line: &str, serial: &Path) -> Command {
+pub(crate) fn virt(boot: &Boot<'_>, command_line: &str) -> Command {
     let mut command = Command::new("qemu-system-aarch64");
     command.args("-accel tcg,thread=multi -smp 2 -m 1024 -no-reboot -nodefaults".split(' '));
     command.args("-machine virt,virtualization=on,gic-version=3 -cpu cortex-a76".split(' '));
     command.args("-display none -monitor none".split(' '));
-    command.arg("-serial").arg(format!("file:{}", serial.display()));
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(files);
-    command.args(["-append", command_line]);
+    begin(&mut command, boot, command_line);
     command
+}
+
+fn begin(command: &mut Command, boot: &Boot<'_>, command_line: &str) {
+    command.arg("-serial").arg(format!("file:{}", boot.serial.display()));
+    command.arg("-kernel").arg(boot.kernel).arg("-initrd").arg(boot.files);
+    command.args(["-append", command_line]);
 }

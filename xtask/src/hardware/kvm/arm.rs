@@ -2,12 +2,12 @@
 //! that architecture, and the tests of the kernel's log. Its rings have bitmaps, and an interrupt
 //! controller whose tables the kernel writes into the guest's memory by itself.
 
-use super::{Host, Tried, tried};
+use super::{Boot, Host, Tried, tried};
 use crate::failure::Failure;
 use crate::hardware::debian::Apt;
 use crate::hardware::qemu;
 use crate::tool::Missing;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The host.
@@ -176,8 +176,8 @@ fn for_arm(package: String) -> String {
     package + ":arm64"
 }
 
-fn start(kernel: &Path, files: &Path, serial: &Path) -> Command {
-    qemu::virt(kernel, files, &super::said("console=ttyAMA0"), serial)
+fn start(boot: &Boot<'_>) -> Result<Command, Failure> {
+    Ok(qemu::virt(boot, &super::said("console=ttyAMA0")))
 }
 
 /// The folder of its packages: programs are linked with the C library in it.

@@ -1,16 +1,15 @@
 //! AMD's SVM with nested page tables, on one emulated processor: Debian's kernel for virtual machines of
 //! this architecture, and the tests of native guests.
 
-use super::{Host, Module, Tried, tried};
+use super::{Boot, Host, Module, Tried, tried};
 use crate::failure::Failure;
 use crate::hardware::debian::Apt;
 use crate::hardware::qemu;
-use std::path::Path;
 use std::process::Command;
 
 /// The host.
 pub(crate) const HOST: Host = Host {
-    packages: "kvm-linux",
+    packages: PACKAGES,
     choose,
     modules: &MODULES,
     processor: "kvm-nested-tables",
@@ -21,12 +20,15 @@ pub(crate) const HOST: Host = Host {
     start,
 };
 
+/// The folder of its packages.
+pub(super) const PACKAGES: &str = "kvm-linux";
+
 /// The unit tests of `vellum-vmm`.
-const MONITOR: &str = "vellum_vmm";
+pub(super) const MONITOR: &str = "vellum_vmm";
 /// Its integration tests.
-const NATIVE: &str = "native";
+pub(super) const NATIVE: &str = "native";
 /// Those of `vellum-kvm`.
-const WAYS: &str = "ways";
+pub(super) const WAYS: &str = "ways";
 
 const TRIED: &[Tried] = &[
     tried(
@@ -116,13 +118,13 @@ const TRIED: &[Tried] = &[
 ];
 
 /// What Linux lacks on x86.
-const LACKS: &str = "kvm-way ring-with-bitmap";
+pub(super) const LACKS: &str = "kvm-way ring-with-bitmap";
 
-const MODULES: [Module; 3] = [
-    Module { name: "irqbypass", path: "virt/lib/irqbypass.ko" },
-    Module { name: "kvm", path: "arch/x86/kvm/kvm.ko" },
-    Module { name: "kvm-amd", path: "arch/x86/kvm/kvm-amd.ko" },
-];
+pub(super) const IRQ_BYPASS: Module = Module { name: "irqbypass", path: "virt/lib/irqbypass.ko" };
+pub(super) const KVM: Module = Module { name: "kvm", path: "arch/x86/kvm/kvm.ko" };
+
+const MODULES: [Module; 3] =
+    [IRQ_BYPASS, KVM, Module { name: "kvm-amd", path: "arch/x86/kvm/kvm-amd.ko" }];
 
 const HYPERVISOR: &str = r#"
     npt=$(cat /sys/module/kvm_amd/parameters/npt)
@@ -136,13 +138,13 @@ const COMMAND_LINE: &str = "console=ttyS0 mitigations=off tsc=reliable";
 
 /// The kernel for virtual machines, which has few drivers. Its package has another name in each release;
 /// one without a release depends on it.
-fn choose(apt: &Apt) -> Result<Vec<String>, Failure> {
+pub(super) fn choose(apt: &Apt) -> Result<Vec<String>, Failure> {
     let kernel = |name: &str| name.starts_with("linux-image-");
     let mut names = apt.with_dependencies(&["linux-image-cloud-amd64:amd64"], kernel)?;
     names.push("busybox-static:amd64".to_owned());
     Ok(names)
 }
 
-fn start(kernel: &Path, files: &Path, serial: &Path) -> Command {
-    qemu::pc(kernel, files, &super::said(COMMAND_LINE), serial)
+fn start(boot: &Boot<'_>) -> Result<Command, Failure> {
+    Ok(qemu::pc(boot, &super::said(COMMAND_LINE)))
 }
