@@ -52,6 +52,21 @@ const TRIED: &[Tried] = &[
         WAYS,
         "contract::a_slot_whose_log_cannot_be_read_is_owed_whole_and_so_is_what_was_taken_before_it",
     ),
+    tried(
+        "kvm-arm-collected-twice",
+        WAYS,
+        "contract::two_collections_into_one_round_lose_nothing_of_either",
+    ),
+    tried(
+        "kvm-arm-pages-added",
+        WAYS,
+        "contract::a_round_that_others_have_added_pages_to_loses_no_store_to_them",
+    ),
+    tried(
+        "kvm-arm-pages-taken-out",
+        WAYS,
+        "contract::a_page_that_is_taken_out_of_a_round_before_it_is_protected_comes_again",
+    ),
     tried("kvm-arm-other-layout", WAYS, "contract::a_page_set_over_another_layout_is_refused"),
     tried(
         "kvm-arm-runs-apart",
