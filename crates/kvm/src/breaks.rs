@@ -18,6 +18,9 @@ pub enum Break {
     /// With manual protection: nothing is ever cleared. No page is lost, and each comes again in every
     /// round.
     LostClear,
+    /// With rings and bitmaps: the bitmaps are never read. What the kernel writes with no vCPU running is
+    /// lost.
+    IgnoreBitmaps,
 }
 
 /// What a round should have cleared: a region, a range of it, and the round.
@@ -50,6 +53,11 @@ impl Breaks {
     /// What is to be cleared when a round begins, since it was not when it should have been.
     pub(crate) fn overdue(&mut self) -> Vec<Overdue> {
         core::mem::take(&mut self.late)
+    }
+
+    /// Whether the bitmaps beside rings are not read.
+    pub(crate) fn ignores_bitmaps(&self) -> bool {
+        self.has(Break::IgnoreBitmaps)
     }
 
     /// Whether rings are given back when a round begins, and not when they should be.
@@ -85,6 +93,10 @@ fn drop_bits(pages: &mut vellum_memory::RegionSet) {
 #[allow(clippy::unused_self)]
 impl Breaks {
     pub(crate) const fn puts_off(&self, _: usize, _: GfnRange, _: &PageSet) -> bool {
+        false
+    }
+
+    pub(crate) const fn ignores_bitmaps(&self) -> bool {
         false
     }
 

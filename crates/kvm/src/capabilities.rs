@@ -16,8 +16,8 @@ pub enum Way {
     /// The same, begun with every bit set and nothing protected: starting the log costs next to
     /// nothing, and the first round names all pages. A consumer lets that round be its full copy.
     ManualAllSet,
-    /// Each vCPU writes its pages into a ring of its own, and leaves the guest when that is full. What
-    /// the kernel writes with no vCPU running is in no ring: on x86 it claims to have no such writes.
+    /// Each vCPU writes its pages into a ring of its own, and leaves the guest when that is full. Where
+    /// a kernel has [`RingWithBitmap`](Self::RingWithBitmap) rings alone are refused: they lose pages.
     Ring,
     /// Rings, and bitmaps for what is written with no vCPU running, as Arm's interrupt tables are.
     RingWithBitmap,
@@ -35,6 +35,10 @@ pub enum Capability {
     DirtyLogRing,
     /// Bitmaps beside the rings. Linux 6.2, where the architecture has a use for it: on Arm.
     DirtyLogRingWithBitmap,
+    /// Rings that miss nothing by themselves. Where there are bitmaps beside them they do: what the
+    /// kernel writes with no vCPU running, and, in Arm's kernel (6.12 for one), all pages of a huge
+    /// mapping but the first that is written.
+    CompleteRing,
 }
 
 /// The kernel lacks what a way of tracking needs.
@@ -121,6 +125,7 @@ impl Capabilities {
             Capability::DirtyLogInitiallySet => flag(kvm::KVM_DIRTY_LOG_INITIALLY_SET),
             Capability::DirtyLogRing => self.ring_bytes != 0,
             Capability::DirtyLogRingWithBitmap => self.bitmaps != 0,
+            Capability::CompleteRing => self.bitmaps == 0,
         }
     }
 }
@@ -151,7 +156,7 @@ impl Way {
             Self::ManualAllSet => {
                 &[Capability::ManualDirtyLogProtect2, Capability::DirtyLogInitiallySet]
             }
-            Self::Ring => &[Capability::DirtyLogRing],
+            Self::Ring => &[Capability::DirtyLogRing, Capability::CompleteRing],
             Self::RingWithBitmap => &[Capability::DirtyLogRing, Capability::DirtyLogRingWithBitmap],
         }
     }
@@ -172,6 +177,7 @@ impl fmt::Display for Capability {
             Self::DirtyLogRingWithBitmap => {
                 "KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP (Linux 6.2, on Arm)"
             }
+            Self::CompleteRing => "rings that lose nothing without bitmaps (not on Arm)",
         })
     }
 }

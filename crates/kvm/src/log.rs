@@ -120,6 +120,7 @@ impl KvmLog {
         }
         match self.way {
             Way::Ring => Ok(()),
+            Way::RingWithBitmap if self.breaks.ignores_bitmaps() => Ok(()),
             Way::ClearingGet | Way::Manual | Way::ManualAllSet | Way::RingWithBitmap => {
                 self.get(round)
             }
@@ -221,8 +222,10 @@ impl DirtySource for KvmLog {
     ) -> Result<(), KvmError> {
         self.misused(round)?;
         let protected = match self.way {
-            Way::Manual | Way::ManualAllSet if self.breaks.puts_off(region, range, round) => Ok(()),
-            Way::Manual | Way::ManualAllSet => self.clear(region, range, round),
+            Way::Manual | Way::ManualAllSet => {
+                let later = self.breaks.puts_off(region, range, round);
+                if later { Ok(()) } else { self.clear(region, range, round) }
+            }
             Way::Ring | Way::RingWithBitmap if self.breaks.resets_when_a_round_begins() => Ok(()),
             Way::Ring | Way::RingWithBitmap => self.reset(),
             Way::ClearingGet => Ok(()),

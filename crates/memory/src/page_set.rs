@@ -153,10 +153,8 @@ impl RegionSet {
         &mut self,
         write: impl FnOnce(&mut [u64]) -> Result<(), E>,
     ) -> Result<(), E> {
-        if let Err(error) = write(&mut self.words) {
-            self.clear();
-            return Err(error);
-        }
+        self.clear();
+        write(&mut self.words)?;
         let valid = self.valid(self.words.len().saturating_sub(1));
         if let Some(last) = self.words.last_mut() {
             *last &= valid;
@@ -167,7 +165,7 @@ impl RegionSet {
         Ok(())
     }
 
-    /// What `words` hold as a bitmap, without the words before the first and after the last that have
+    /// What `words` hold as a bitmap, of which words without pages are zeroed only now, without the words before the first and after the last that have
     /// a page, and the number of its first word: page `64 * (first + i) + j` is bit j of word i.
     pub fn bitmap(&mut self, words: Range<u64>) -> (u64, &[u64]) {
         let words = index(words.start)..index(words.end).min(self.words.len());

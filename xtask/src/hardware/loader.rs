@@ -38,6 +38,9 @@ const COMMAND_LINE_AT: usize = 0x228;
 const MEMORY_AREAS: usize = 0x1e8;
 const MEMORY_MAP: usize = 0x2d0;
 
+/// Below this address a kernel unpacks itself, and has all that it needs until it knows of its files.
+const UNPACKED: u32 = 128 << 20;
+
 /// A loader that nobody has given a number.
 const UNDEFINED: u8 = 0xff;
 
@@ -64,6 +67,10 @@ pub(crate) fn load(entering: &[u8], file: &[u8], given: &Given<'_>) -> Result<Ve
     let moved = number(image.len() - from)?;
     let to = given.end.checked_sub(moved).ok_or(Unbootable::TooLarge(given.files.len()))?;
     let to = to & !0xfff;
+    // What is moved is moved forwards, and the kernel unpacks itself below.
+    if to < address(image.len())?.max(UNPACKED) {
+        return Err(Unbootable::TooLarge(given.files.len()));
+    }
     let parameters = [address(from)?, to, moved / 4, address(KERNEL)?];
     for (place, parameter) in parameters.into_iter().enumerate() {
         put(&mut image, PARAMETERS + 4 * place, parameter);
@@ -172,7 +179,10 @@ mod tests {
         wrong[0x202] = b'h';
         assert_eq!(load(&[0; ENTERING], &wrong, &GIVEN), Err(Unbootable::NoKernel));
         assert_eq!(load(&[0; 511], &kernel(), &GIVEN), Err(Unbootable::BootSector(511)));
-        let given = Given { end: 4096, ..GIVEN };
-        assert_eq!(load(&[0; ENTERING], &kernel(), &given), Err(Unbootable::TooLarge(4099)));
+        // No memory for the files, and none above what the kernel unpacks itself to.
+        for end in [4096, 128 << 20] {
+            let given = Given { end, ..GIVEN };
+            assert_eq!(load(&[0; ENTERING], &kernel(), &given), Err(Unbootable::TooLarge(4099)));
+        }
     }
 }

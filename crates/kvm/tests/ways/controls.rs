@@ -91,6 +91,7 @@ impl DirtySource for Broken {
     }
 
     fn collect(&mut self, round: &mut PageSet) -> Result<(), KvmError> {
+        self.dropped = None;
         self.log.collect(round)?;
         let first = round.regions()[DATA].pages().next();
         if let (How::DropsOnePage, Some(page)) = (self.how, first) {

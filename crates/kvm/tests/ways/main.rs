@@ -67,6 +67,9 @@ fn machine(way: Way, ring: RingSize, pages: u64, walks: &[Walk]) -> Option<Machi
     given(Need::KvmWay(way.name().to_owned()), Machine::new(way, ring, pages, walks))
 }
 
+/// The way with rings that this processor's kernels have.
+const RING: Way = if cfg!(target_arch = "aarch64") { Way::RingWithBitmap } else { Way::Ring };
+
 /// Whether a way has rings.
 fn has_rings(way: Way) -> bool {
     matches!(way, Way::Ring | Way::RingWithBitmap)

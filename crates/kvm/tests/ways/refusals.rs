@@ -1,6 +1,6 @@
 //! What is missing is said by name.
 
-use crate::{PAGES, apart, small};
+use crate::{PAGES, RING, apart, small};
 use kvm_ioctls::VmFd;
 use vellum_kvm::{
     Capabilities, Capability, Missing, PrepareError, RingSize, RingSizeError, Way, open, prepare,
@@ -44,7 +44,7 @@ fn the_best_way_is_one_that_the_kernel_has() {
 fn rings_after_the_first_vcpu_are_refused_with_the_reason() {
     let made = crate::machine(Way::ClearingGet, small(), PAGES, &apart(1));
     let Some(machine) = made else { return };
-    let refused = prepare(&machine.vm, Way::Ring, small());
+    let refused = prepare(&machine.vm, RING, small());
     match refused {
         Err(PrepareError::Refused { capability: Capability::DirtyLogRing, source }) => {
             assert_eq!(source.raw_os_error(), Some(libc::EINVAL));
@@ -61,7 +61,7 @@ fn a_ring_has_a_size_that_the_kernel_can_give() {
     assert_eq!(RingSize::new(1 << 17), Err(RingSizeError::OutOfRange(1 << 17)));
     assert_eq!(RingSize::new(0), Err(RingSizeError::NoPowerOfTwo(0)));
     let Some(vm) = vm() else { return };
-    match prepare(&vm, Way::Ring, RingSize::default()) {
+    match prepare(&vm, RING, RingSize::default()) {
         Ok(_) | Err(PrepareError::RingTooLarge { .. }) => {}
         Err(PrepareError::Missing(missing)) => not_run(&missing),
         other => panic!("{other:?}"),

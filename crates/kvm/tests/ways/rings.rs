@@ -2,7 +2,7 @@
 
 use crate::native::{DATA, Left, Machine, Runner};
 use crate::oracle::{Copy, named, protect, take};
-use crate::{PAGES, apart, each_ring, with};
+use crate::{PAGES, RING, apart, each_ring, with};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use vellum_kvm::{RingSize, Way};
@@ -70,7 +70,7 @@ fn a_reset_that_signals_interrupt_takes_everything_back() {
     // So many entries that a signal comes while they are taken back.
     let walk = [Machine::walk(1, 0, MANY, 2 * MANY)];
     let ring = RingSize::default();
-    let Some(mut machine) = crate::machine(Way::Ring, ring, MANY, &walk) else { return };
+    let Some(mut machine) = crate::machine(RING, ring, MANY, &walk) else { return };
     let Machine { log, vcpus, memory, .. } = &mut machine;
     log.start().expect("the log starts");
     let mut copy = Copy::of(memory);

@@ -14,6 +14,8 @@ pub(crate) const SYSTEM: usize = 0;
 pub(crate) const DATA: usize = 1;
 
 const SYSTEM_PAGES: u64 = 16;
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
 const DATA_FIRST: u64 = 0x1000;
 
 /// Why this machine cannot run it.
@@ -46,6 +48,8 @@ pub(crate) struct Machine {
     pub(crate) slots: Vec<Memslot>,
     /// Region by region. It outlives the VM: fields are dropped in their order.
     pub(crate) memory: Vec<MmapRegion>,
+    /// The mappings that it is in.
+    _mappings: Vec<MmapRegion>,
 }
 
 impl Machine {
@@ -62,7 +66,8 @@ impl Machine {
             Err(PrepareError::Missing(missing)) => return Err(missing.into()),
             other => other.expect("the way is prepared"),
         };
-        let memory = vec![region(SYSTEM_PAGES), region(pages)];
+        let mappings = vec![mapping(SYSTEM_PAGES), mapping(pages)];
+        let memory: Vec<_> = mappings.iter().map(aligned).collect();
         program::write(&memory[SYSTEM]);
         let slots = vec![slot(0, 0, &memory[SYSTEM]), slot(1, DATA_FIRST, &memory[DATA])];
         slots.iter().for_each(|slot| set(&vm, slot));
@@ -71,7 +76,7 @@ impl Machine {
         let mut log = unsafe { prepared.log(slots.clone()) }.expect("two regions apart");
         let vcpus = walks.iter().zip(0..).map(|(walk, id)| vcpu(&kvm, &vm, id, walk, &mut log));
         let vcpus = vcpus.collect();
-        Ok(Self { vcpus, log, vm, slots, memory })
+        Ok(Self { vcpus, log, vm, slots, memory, _mappings: mappings })
     }
 
     /// A walk over the pages `first..first + pages` of the data region.
@@ -101,9 +106,21 @@ pub(crate) enum Presence {
     Gone,
 }
 
-fn region(pages: u64) -> MmapRegion {
+/// Room for so many pages, wherever they begin.
+fn mapping(pages: u64) -> MmapRegion {
     let bytes = usize::try_from(pages * PAGE_SIZE).expect("a size");
-    MmapRegion::new(bytes).expect("memory for the guest")
+    MmapRegion::new(bytes + HUGE).expect("memory for the guest")
+}
+
+/// What of a mapping begins as the guest's memory does in a huge page: the kernel may map it so.
+fn aligned(mapping: &MmapRegion) -> MmapRegion {
+    let begin = mapping.as_ptr().wrapping_add(mapping.as_ptr().align_offset(HUGE));
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    #[allow(unsafe_code)]
+    // SAFETY: M: it is inside the mapping, which is dropped after it and unmaps it.
+    let region = unsafe { MmapRegion::build_raw(begin, mapping.size() - HUGE, access, flags) };
+    region.expect("a page begins there")
 }
 
 fn slot(id: u16, first: u64, memory: &MmapRegion) -> Memslot {
