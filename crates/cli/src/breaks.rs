@@ -124,6 +124,15 @@ impl Name {
         }
     }
 
+    /// The kernel's log loses what was stored between a round with many pages and the next, which has few:
+    /// the guest is to be stopped by these few, and not by many.
+    fn downtime(self) -> Duration {
+        match self {
+            Self::ResetEarly | Self::LateClear => Duration::from_millis(1),
+            _ => Duration::from_nanos(1),
+        }
+    }
+
     fn page_size(self, asked: PageSize) -> PageSize {
         if self == Self::SplitLifts { PageSize::Huge2M } else { asked }
     }
@@ -135,7 +144,7 @@ pub(crate) fn options(bug: Option<Name>, attempt: u32) -> Options {
 }
 
 /// What was asked for, arranged so that a bug of the tracking, if there is to be one, bites. That is
-/// between rounds: with a downtime that nothing fits, there are as many as can be.
+/// between rounds: with a downtime that nothing fits, or next to nothing, there are as many as can be.
 pub(crate) fn arranged(args: &Migrate) -> Migrate {
     let tracking = args.broken.filter(|bug| bug.is_of_tracking());
     let Some(bug) = tracking else { return args.clone() };
@@ -148,7 +157,7 @@ pub(crate) fn arranged(args: &Migrate) -> Migrate {
             page_size: bug.page_size(args.machine.page_size),
             ..bug.on_a_few_pages(args.machine.clone())
         },
-        downtime: Duration::from_nanos(1),
+        downtime: bug.downtime(),
         ..args.clone()
     }
 }
