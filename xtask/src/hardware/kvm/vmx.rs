@@ -1,5 +1,5 @@
 //! Intel's VMX with EPT and page-modification logging, on one emulated processor: the kernel of
-//! [`svm`](super::svm) and the tests that matter most there.
+//! [`svm`] and the tests that matter most there.
 
 use super::svm::{self, IRQ_BYPASS, KVM, LACKS, MONITOR, NATIVE, WAYS};
 use super::{Boot, Host, Module, Tried, tried};
